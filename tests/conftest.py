@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every test shares: a missing tool is named, and under CI=true it is a failure, never a silent skip."""
+
+from __future__ import annotations
+
+import os
+from typing import NoReturn
+
+import pytest
+
+
+def missing(what: str, remedy: str = "make setup") -> NoReturn:
+    """Skip naming `what`; fail instead when CI=true, where everything must be there."""
+    text = f"missing: {what}; mend it with: {remedy}"
+    if os.environ.get("CI") == "true":
+        pytest.fail(text)
+    pytest.skip(text)
