@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The values that travel between steps: five resource kinds and what lies between them.
+
+Import the names from here; `decode`, `kinds`, `crd` and `explain` are modules of their own.
+"""
+
+from controller.api.base import (
+    API_VERSION,
+    GROUP,
+    ApiModel,
+    Condition,
+    ConditionStatus,
+    ObjectMeta,
+    Resource,
+    Status,
+    format_duration,
+    format_percent,
+    now,
+    parse_duration,
+    parse_percent,
+    set_condition,
+    sha256,
+)
+from controller.api.intent import (
+    Guardrail,
+    IntentSpec,
+    IntentStatus,
+    Metric,
+    Objective,
+    SchedulingIntent,
+    WorkloadSelector,
+)
+from controller.api.node import Attachment, NodeEvent, NodeScheduler, NodeSpec, NodeStatus, Quarantined
+from controller.api.passport import (
+    STAGES,
+    DsseSignature,
+    Envelope,
+    Finding,
+    KernelColumn,
+    Passport,
+    StageResult,
+    Verdict,
+)
+from controller.api.policy import PolicySpec, PolicyStatus, RolloutSpec, SchedulerPolicy
+from controller.api.profile import (
+    Histogram,
+    IntentMatch,
+    KernelFacts,
+    Pressure,
+    Topology,
+    WorkloadProfile,
+    WorkloadStats,
+)
+from controller.api.proposal import ClassMatch, PlannerRecord, Proposal, RenderedSource, TaskClass
+from controller.api.report import Reporter, Silent
+from controller.api.revision import (
+    RevisionDigests,
+    RevisionFiles,
+    RevisionRollout,
+    RevisionSpec,
+    RevisionStatus,
+    RevisionTarget,
+    SchedulerRevision,
+)
+from controller.api.store import Desired, RevisionBytes, Signature, SourceState, Store
+from controller.api.template import Hole, Parameter, SchedulerTemplate, TemplateSource, TemplateSpec
+
+__all__ = [
+    "API_VERSION", "GROUP", "STAGES", "ApiModel", "Attachment", "ClassMatch", "Condition", "ConditionStatus",
+    "Desired", "DsseSignature", "Envelope", "Finding", "Guardrail", "Histogram", "Hole", "IntentMatch", "IntentSpec",
+    "IntentStatus", "KernelColumn", "KernelFacts", "Metric", "NodeEvent", "NodeScheduler", "NodeSpec", "NodeStatus",
+    "ObjectMeta", "Objective", "Parameter", "Passport", "PlannerRecord", "PolicySpec", "PolicyStatus", "Pressure",
+    "Proposal", "Quarantined", "RenderedSource", "Reporter", "Resource", "RevisionBytes", "RevisionDigests",
+    "RevisionFiles", "RevisionRollout", "RevisionSpec", "RevisionStatus", "RevisionTarget", "RolloutSpec",
+    "SchedulerPolicy", "SchedulerRevision", "SchedulerTemplate", "SchedulingIntent", "Signature", "Silent",
+    "SourceState", "StageResult", "Status", "Store", "TaskClass", "TemplateSource", "TemplateSpec", "Topology",
+    "Verdict", "WorkloadProfile", "WorkloadSelector", "WorkloadStats", "format_duration", "format_percent", "now",
+    "parse_duration", "parse_percent", "set_condition", "sha256",
+]  # fmt: skip

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""SchedulerPolicy: on which nodes and within which guardrails schedulers are made, written by the platform team."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from controller.api.base import ApiModel, Duration, LabelMap, Percent, Resource, Status
+
+_DAY = 86_400_000_000_000
+_SECOND = 1_000_000_000
+
+
+class Budget(ApiModel):
+    """What planning may cost."""
+
+    usd_per_day: Annotated[float, Field(ge=0, le=10000)] = Field(default=1.0, description="US dollars a day.")
+    attempts: Annotated[int, Field(ge=1, le=20)] = Field(
+        default=3, description="Proposals tried for one set of inputs."
+    )
+
+
+class PlannerSpec(ApiModel):
+    """Who plans, and how freely."""
+
+    mode: Literal["auto", "rules", "search", "claude"] = Field(
+        default="auto", description="auto: claude with a key and budget, rules otherwise."
+    )
+    autonomy: Literal["parameters", "expressions", "template"] = Field(
+        default="expressions", description="The most a planner may change."
+    )
+    budget: Budget = Field(default_factory=Budget, description="What planning may cost.")
+
+
+class TemplatesSpec(ApiModel):
+    """Which templates may be used."""
+
+    allow: tuple[Annotated[str, Field(min_length=1, max_length=253)], ...] = Field(
+        default=("*",), max_length=64, description="Globs over SchedulerTemplate names."
+    )
+
+
+class VerificationSpec(ApiModel):
+    """What a scheduler must have shown before a node may attach it."""
+
+    kernels: tuple[Annotated[str, Field(min_length=1, max_length=255)], ...] = Field(
+        default=("node",), min_length=1, max_length=8, description="`node`, `newest`, `oldest`, or releases."
+    )
+    minimum_detectable_effect: Percent = Field(
+        default=0.05, gt=0, le=1, description="Smallest effect a trial must see."
+    )
+    confidence: Annotated[float, Field(ge=0.5, lt=1)] = Field(default=0.95, description="Of the trial's verdict.")
+    max_age: Duration = Field(default=30 * _DAY, gt=0, description="How long a passport is good for.")
+
+
+class RolloutSpec(ApiModel):
+    """How a revision comes to a node."""
+
+    probation: Duration = Field(
+        default=60 * _SECOND,
+        ge=_SECOND,
+        le=_DAY,
+        description="Time the agent alone holds the link before it is pinned.",
+    )
+    on_agent_exit: Literal["keep", "detach"] = Field(
+        default="keep", description="keep: promoted schedulers are pinned; detach: never pinned."
+    )
+
+
+class PolicySpec(ApiModel):
+    """On which nodes, within which guardrails."""
+
+    node_selector: LabelMap = Field(default_factory=dict, description="Labels of nodes; empty selects every node.")
+    priority: Annotated[int, Field(ge=-1000000, le=1000000)] = Field(
+        default=0, description="The highest that selects a node governs it; a tie is an error on both."
+    )
+    planner: PlannerSpec = Field(default_factory=PlannerSpec, description="Who plans.")
+    templates: TemplatesSpec = Field(default_factory=TemplatesSpec, description="Which templates may be used.")
+    verification: VerificationSpec = Field(default_factory=VerificationSpec, description="What must be shown.")
+    approval: Literal["Automatic", "Manual"] = Field(
+        default="Automatic",
+        description="Manual: the revision waits on branch proposals/NAME until it is merged.",
+    )
+    rollout: RolloutSpec = Field(default_factory=RolloutSpec, description="How it comes to a node.")
+    suspend: bool = Field(default=False, description="True: nothing is planned, attached or detached.")
+
+
+class PolicyStatus(Status):
+    """What the controller made of the policy."""
+
+    nodes: int | None = Field(default=None, ge=0, description="Nodes governed.")
+    plan_key: str | None = Field(default=None, description="Digest of the inputs last planned for.")
+    revision: str | None = Field(default=None, description="Newest revision made for it.")
+    commit: str | None = Field(default=None, description="Commit last acted on.")
+
+
+class SchedulerPolicy(Resource):
+    """On which nodes and within which guardrails schedulers are made."""
+
+    kind: Literal["SchedulerPolicy"] = "SchedulerPolicy"
+    spec: PolicySpec = Field(default_factory=PolicySpec, description="What is allowed.")
+    status: PolicyStatus | None = Field(default=None, description="What is.")

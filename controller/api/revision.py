@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""SchedulerRevision: an immutable, verified scheduler; the only thing a node may attach."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from controller.api.base import ApiModel, Digest, DnsName, Duration, Resource, Status, Timestamp
+from controller.api.proposal import Proposal
+
+RelativePath = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*$")]
+
+
+class RevisionFiles(ApiModel):
+    """Where the bytes lie, relative to the revision's manifest."""
+
+    source: RelativePath
+    object: RelativePath
+    passport: RelativePath
+
+
+class RevisionDigests(ApiModel):
+    """What the bytes must be."""
+
+    source: Digest
+    object: Digest
+    template: Digest
+    proposal: Digest
+    passport: Digest = Field(description="Of the DSSE envelope's bytes.")
+
+
+class RevisionTarget(ApiModel):
+    """The nodes it was made for: equal kernel BTF and topology class."""
+
+    kernel_release: str
+    btf_digest: Digest
+    topology_class: str
+
+
+class RevisionRollout(ApiModel):
+    """Copied from the policy, so that a node needs nothing else to act."""
+
+    probation: Duration
+    on_agent_exit: Literal["keep", "detach"]
+
+
+class RevisionSpec(ApiModel):
+    """A proposal, its digests and whom it is for."""
+
+    policy: DnsName = Field(description="SchedulerPolicy it was made under.")
+    plan_key: Digest = Field(description="Digest of all inputs of the plan.")
+    target: RevisionTarget = Field(description="Whom it is for.")
+    ops_name: str = Field(description="What root/ops shows when it is attached.")
+    proposal: Proposal = Field(description="What was proposed.")
+    digests: RevisionDigests = Field(description="What the bytes must be.")
+    files: RevisionFiles = Field(description="Where the bytes lie.")
+    rollout: RevisionRollout = Field(description="How it comes to a node.")
+    created_at: Timestamp = Field(description="When it was made.")
+
+
+class RevisionStatus(Status):
+    """Where it runs."""
+
+    nodes: tuple[str, ...] = Field(default=(), description="Nodes that have it attached.")
+
+
+class SchedulerRevision(Resource):
+    """An immutable, verified scheduler."""
+
+    kind: Literal["SchedulerRevision"] = "SchedulerRevision"
+    spec: RevisionSpec = Field(description="What it is.")
+    status: RevisionStatus | None = Field(default=None, description="Where it runs.")

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Desired state and the one protocol through which reconcile reads and writes resources.
+
+Git implements `Store` (controller.source); the Kubernetes API will be the second. Desired resources and revisions
+are commits on the branch; status is written elsewhere (Git: one ref a writer under refs/schedctl/status/), so that
+an agent's own status writes can never look like a change of intent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, Protocol
+
+from pydantic import Field
+
+from controller.api.base import ApiModel, Resource, Timestamp
+from controller.api.intent import SchedulingIntent
+from controller.api.node import NodeScheduler
+from controller.api.policy import SchedulerPolicy
+from controller.api.revision import SchedulerRevision
+from controller.api.template import SchedulerTemplate
+
+
+class Signature(ApiModel):
+    """What `git verify-commit` says of the commit: only exit 0 together with `%G?` = G is `good`."""
+
+    state: Literal["good", "bad", "untrusted", "unsigned"]
+    signer: str = ""
+
+
+class Desired(ApiModel):
+    """A commit and the resources it holds; templates carry their text inline. Built-in templates are not among them."""
+
+    commit: str
+    branch: str
+    committed_at: Timestamp
+    author: str
+    signature: Signature
+    intents: tuple[SchedulingIntent, ...] = ()
+    policies: tuple[SchedulerPolicy, ...] = ()
+    templates: tuple[SchedulerTemplate, ...] = ()
+    revisions: tuple[SchedulerRevision, ...] = ()
+
+
+class SourceState(ApiModel):
+    """What the source has to offer: the newest good state, and what is wrong with anything newer.
+
+    `desired` is None only if no good commit was ever seen. `problems` non-empty means that `desired` is the last good
+    one, not the newest: keep it, say so, never prune. `reason` is PascalCase for the SourceVerified condition:
+    `Verified`, `InvalidManifest`, `EmptyRepository`, `BranchGone`, `HistoryRewritten`, `FetchFailed`, `SignatureBad`.
+    """
+
+    desired: Desired | None
+    head: str = Field(default="", description="Commit that was looked at.")
+    reason: str = "Verified"
+    problems: tuple[str, ...] = ()
+
+
+class RevisionBytes(ApiModel):
+    """The three files of a revision."""
+
+    source: bytes
+    object: bytes
+    passport: bytes
+
+
+class Store(Protocol):
+    """What reconcile needs of a home for resources."""
+
+    def read(self) -> SourceState:
+        """The newest good desired state. Cheap when nothing changed; never raises for bad content, only reports it."""
+        ...
+
+    def revision_bytes(self, revision: SchedulerRevision, commit: str) -> RevisionBytes:
+        """The files of `revision` as committed in `commit`. RepositoryError if missing or not regular files."""
+        ...
+
+    def add_revision(self, revision: SchedulerRevision, files: RevisionBytes, *, branch: str | None = None) -> str:
+        """Commit a revision (on the branch, or on `proposals/NAME` for manual approval) and return the new commit."""
+        ...
+
+    def statuses(self) -> Mapping[tuple[str, str, str], Resource]:
+        """Every resource with a status by (kind, namespace, name), over all writers."""
+        ...
+
+    def nodes(self) -> Sequence[NodeScheduler]:
+        """The NodeSchedulers among `statuses`."""
+        ...
+
+    def put_status(self, writer: str, resources: Sequence[Resource]) -> None:
+        """Replace everything `writer` (a node's name, or `planner`) says. No commit when nothing changed."""
+        ...
+
+    def wait(self, timeout_s: float) -> bool:
+        """Sleep until something may have changed (True) or the time is over (False)."""
+        ...
