@@ -41,7 +41,7 @@ from controller.api.passport import (
     StageResult,
     Verdict,
 )
-from controller.api.policy import PolicySpec, PolicyStatus, RolloutSpec, SchedulerPolicy
+from controller.api.policy import PlanOutcome, PolicySpec, PolicyStatus, RolloutSpec, SchedulerPolicy
 from controller.api.profile import (
     Histogram,
     IntentMatch,
@@ -56,7 +56,6 @@ from controller.api.report import Reporter, Silent
 from controller.api.revision import (
     RevisionDigests,
     RevisionFiles,
-    RevisionRollout,
     RevisionSpec,
     RevisionStatus,
     RevisionTarget,
@@ -69,9 +68,9 @@ __all__ = [
     "API_VERSION", "GROUP", "STAGES", "ApiModel", "Attachment", "ClassMatch", "Condition", "ConditionStatus",
     "Desired", "DsseSignature", "Envelope", "Finding", "Guardrail", "Histogram", "Hole", "IntentMatch", "IntentSpec",
     "IntentStatus", "KernelColumn", "KernelFacts", "Metric", "NodeEvent", "NodeScheduler", "NodeSpec", "NodeStatus",
-    "ObjectMeta", "Objective", "Parameter", "Passport", "PlannerRecord", "PolicySpec", "PolicyStatus", "Pressure",
+    "ObjectMeta", "Objective", "Parameter", "Passport", "PlanOutcome", "PlannerRecord", "PolicySpec", "PolicyStatus", "Pressure",
     "Proposal", "Quarantined", "RenderedSource", "Reporter", "Resource", "RevisionBytes", "RevisionDigests",
-    "RevisionFiles", "RevisionRollout", "RevisionSpec", "RevisionStatus", "RevisionTarget", "RolloutSpec",
+    "RevisionFiles", "RevisionSpec", "RevisionStatus", "RevisionTarget", "RolloutSpec",
     "SchedulerPolicy", "SchedulerRevision", "SchedulerTemplate", "SchedulingIntent", "Signature", "Silent",
     "SourceState", "StageResult", "Status", "Store", "TaskClass", "TemplateSource", "TemplateSpec", "Topology",
     "Verdict", "WorkloadProfile", "WorkloadSelector", "WorkloadStats", "format_duration", "format_percent", "now",

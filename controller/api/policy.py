@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from controller.api.base import ApiModel, Duration, LabelMap, Percent, Resource, Status
+from controller.api.base import ApiModel, Digest, Duration, LabelMap, Percent, Resource, Status, Timestamp
 
 _DAY = 86_400_000_000_000
 _SECOND = 1_000_000_000
@@ -87,11 +87,26 @@ class PolicySpec(ApiModel):
     suspend: bool = Field(default=False, description="True: nothing is planned, attached or detached.")
 
 
+class PlanOutcome(ApiModel):
+    """How planning for one set of inputs ended. A failure is remembered until an input changes: retries cost money."""
+
+    plan_key: Digest = Field(description="Of the policy, the intents and the target: what a node looks for.")
+    inputs: Digest = Field(description="Of everything that may change the result: the plan key and the templates.")
+    outcome: Literal["Planned", "AwaitingApproval", "NoPlan", "Rejected", "Error"] = Field(
+        description="NoPlan: nothing to propose; Rejected: the verifier refused; Error: it could not tell."
+    )
+    reason: Annotated[str, Field(pattern=r"^[A-Z][A-Za-z0-9]*$")] = Field(description="PascalCase, for programs.")
+    message: Annotated[str, Field(max_length=4096)] = Field(description="A sentence for people.")
+    revision: str | None = Field(default=None, description="The revision made, if any.")
+    attempts: Annotated[int, Field(ge=1)] = Field(default=1, description="Times tried with these inputs.")
+    at: Timestamp = Field(description="When it ended.")
+
+
 class PolicyStatus(Status):
     """What the controller made of the policy."""
 
     nodes: int | None = Field(default=None, ge=0, description="Nodes governed.")
-    plan_key: str | None = Field(default=None, description="Digest of the inputs last planned for.")
+    plans: tuple[PlanOutcome, ...] = Field(default=(), max_length=256, description="By plan key, newest last.")
     revision: str | None = Field(default=None, description="Newest revision made for it.")
     commit: str | None = Field(default=None, description="Commit last acted on.")
 

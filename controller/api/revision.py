@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from controller.api.base import ApiModel, Digest, DnsName, Duration, Resource, Status, Timestamp
+from controller.api.base import ApiModel, Digest, DnsName, Resource, Status, Timestamp
 from controller.api.proposal import Proposal
 
 RelativePath = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*$")]
@@ -39,13 +39,6 @@ class RevisionTarget(ApiModel):
     topology_class: str
 
 
-class RevisionRollout(ApiModel):
-    """Copied from the policy, so that a node needs nothing else to act."""
-
-    probation: Duration
-    on_agent_exit: Literal["keep", "detach"]
-
-
 class RevisionSpec(ApiModel):
     """A proposal, its digests and whom it is for."""
 
@@ -56,7 +49,6 @@ class RevisionSpec(ApiModel):
     proposal: Proposal = Field(description="What was proposed.")
     digests: RevisionDigests = Field(description="What the bytes must be.")
     files: RevisionFiles = Field(description="Where the bytes lie.")
-    rollout: RevisionRollout = Field(description="How it comes to a node.")
     created_at: Timestamp = Field(description="When it was made.")
 
 
