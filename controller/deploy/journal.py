@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The node's journal: one JSON file, replaced atomically, read back by the next agent.
+
+It is written before an action (so that a crash in the middle is seen) and after it. A journal that cannot be read is
+moved aside and the node is held on the kernel's own scheduler: a lost quarantine must not let a bad scheduler return.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationError
+
+from controller.api import ApiModel, NodeEvent, Quarantined, now
+from controller.api.base import Timestamp
+
+_MAX_EVENTS = 50
+_MAX_QUARANTINE = 256
+
+
+class Record(ApiModel):
+    """What was attached, by whom and how far it came."""
+
+    revision: str
+    object_digest: str
+    passport_digest: str
+    ops_name: str
+    since: Timestamp
+    phase: Literal["Attaching", "Probation", "Promoted"]
+    boot_id: str
+
+
+class Entries(ApiModel):
+    """The journal's content."""
+
+    attached: Record | None = None
+    last_good: str | None = None
+    quarantine: tuple[Quarantined, ...] = ()
+    events: tuple[NodeEvent, ...] = ()
+
+
+class Journal:
+    """The file. `entries` is the last state written or read."""
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / "journal.json"
+        self.unreadable = ""
+        self.entries = self._load()
+
+    def update(self, **changes: object) -> None:
+        """Write the journal with `changes` applied; durable when this returns."""
+        self.entries = self.entries.model_copy(update=changes)
+        self._save()
+
+    def event(self, kind: Literal["Normal", "Warning"], reason: str, message: str) -> None:
+        """Remember that something happened; a repetition of the newest event is not written twice."""
+        last = self.entries.events[-1] if self.entries.events else None
+        if last is not None and (last.type, last.reason, last.message) == (kind, reason, message):
+            return
+        event = NodeEvent(at=now(), type=kind, reason=reason, message=message)
+        self.update(events=(*self.entries.events, event)[-_MAX_EVENTS:])
+
+    def quarantine(self, entry: Quarantined) -> None:
+        """Never attach this digest under this passport on this kernel again."""
+        kept = [q for q in self.entries.quarantine if q.object_digest != entry.object_digest]
+        self.update(quarantine=(*kept, entry)[-_MAX_QUARANTINE:])
+
+    def _load(self) -> Entries:
+        try:
+            return Entries.model_validate_json(self._path.read_bytes())
+        except FileNotFoundError:
+            return Entries()
+        except (ValidationError, OSError) as error:
+            aside = self._path.with_suffix(".unreadable")
+            self.unreadable = f"{self._path} could not be read ({type(error).__name__}); it is kept as {aside.name}"
+            if self._path.exists():
+                self._path.replace(aside)
+            return Entries()
+
+    def _save(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self._path.with_suffix(".new")
+        with temporary.open("wb") as file:
+            file.write(self.entries.canonical())
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self._path)

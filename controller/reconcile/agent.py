@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`schedctl agent run`: the loop around the node's half, the planner's half, or both.
+
+One agent a node: a lock in the state directory refuses a second. SIGTERM and SIGINT end the loop after the current
+step; a scheduler on probation then goes, a promoted one stays. With `once` the loop ends as soon as nothing is left to
+do now: a probation that runs is waited for (it cannot outlive this process), a plan that another process owes is not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Literal
+
+from controller import paths
+from controller.api import Reporter, Store
+from controller.deploy import Deployment
+from controller.errors import InputError, RepositoryError
+from controller.reconcile.diff import NodeDecision
+from controller.reconcile.node import NodeAgent
+from controller.reconcile.planner import Planner
+
+Role = Literal["node", "planner", "all"]
+
+
+def run(
+    store: Store,
+    *,
+    role: Role,
+    node_name: str,
+    labels: Mapping[str, str],
+    once: bool,
+    interval_s: float,
+    observe_s: float,
+    observe_every_s: float,
+    reporter: Reporter,
+) -> int:
+    """Run until told to stop (exit 0), or with `once` until there is nothing left to do: 0 if Ready, 1 if not."""
+    state = paths.state_dir()
+    with _only_one(state / f"{role}.lock", role), _stoppable() as stopped, contextlib.ExitStack() as stack:
+        planner = Planner(store, reporter=reporter) if role != "node" else None
+        node = None
+        if role != "planner":
+            node = NodeAgent(
+                store,
+                Deployment(state),
+                name=node_name,
+                labels=labels,
+                observe_s=observe_s,
+                observe_every_s=observe_every_s,
+                reporter=reporter,
+            )
+            stack.callback(node.close)
+        while not stopped:
+            planned, decision = _pass(planner, node, reporter)
+            if once and not planned and not _unfinished(decision):
+                return 0 if decision is None or _is(decision, "Ready") else 1
+            if not planned:
+                _wait(store, min(interval_s, 1.0) if _unfinished(decision) else interval_s, stopped)
+    return 0
+
+
+def _wait(store: Store, seconds: float, stopped: list[int]) -> None:
+    """Until something changed, the time is over, or a signal came (looked for once a second)."""
+    end = time.monotonic() + seconds
+    while not stopped and (left := end - time.monotonic()) > 0:
+        if store.wait(min(left, 1.0)):
+            return
+
+
+def _pass(planner: Planner | None, node: NodeAgent | None, reporter: Reporter) -> tuple[bool, NodeDecision | None]:
+    """One step of each half; a repository that fails for a moment is said and tried again, never fatal."""
+    planned, decision = False, None
+    try:
+        if node is not None:
+            decision = node.step()
+        if planner is not None:
+            planned = planner.step()
+    except RepositoryError as error:
+        reporter.failed(str(error))
+        time.sleep(1)
+    return planned, decision
+
+
+def _unfinished(decision: NodeDecision | None) -> bool:
+    """Whether the node is in the middle of something that it will finish by itself."""
+    ready = next((c for c in decision.conditions if c.type == "Ready"), None) if decision is not None else None
+    return ready is not None and ready.reason in ("Probation", "Attaching", "Observing", "SchedulerDied")
+
+
+def _is(decision: NodeDecision, kind: str) -> bool:
+    return any(c.type == kind and c.status == "True" for c in decision.conditions)
+
+
+@contextlib.contextmanager
+def _only_one(lock: Path, role: Role) -> Iterator[None]:
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(
+                f"another schedctl agent (role {role}) runs on this machine",
+                remedy="stop it first; `schedctl status` shows what it does",
+            ) from None
+        yield
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[list[int]]:
+    """A list that SIGTERM and SIGINT fill. The second signal is not held back."""
+    received: list[int] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    old = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield received
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the planner plans, and what it does not plan again."""
+
+from __future__ import annotations
+
+import pytest
+
+from controller.api import PlanOutcome
+from controller.reconcile import keys
+from controller.reconcile.diff import diff_planner
+from tests.builders import T0, TARGET, attachment, digest, intent, later, node, policy, revision, source
+
+POLICY = policy()
+INTENT = intent()
+KEY = keys.plan_key(POLICY, (INTENT,), TARGET)
+
+
+def plan(nodes=None, *resources, plans=None, inputs=None, at=0.0, problems=()):
+    state = source(*(resources or (POLICY, INTENT)), problems=problems)
+    return diff_planner(state, tuple(nodes or (node(),)), plans or {}, inputs or {KEY: digest("e")}, later(at))
+
+
+def remembered(kind: str, attempts: int = 1, inputs: str = digest("e")) -> dict[str, PlanOutcome]:
+    done = PlanOutcome(
+        plan_key=KEY, inputs=inputs, outcome=kind, reason="Because", message="m", attempts=attempts, at=T0
+    )
+    return {KEY: done}
+
+
+def test_a_thousand_equal_nodes_need_one_plan():
+    assert len(plan([node(f"n{i}") for i in range(1000)])) == 1
+
+
+def test_nodes_of_another_kernel_or_topology_need_their_own():
+    other = node("n2")
+    assert other.status is not None
+    assert other.status.topology is not None
+    four = other.status.topology.model_copy(update={"topology_class": "cpus4.pkg1.smt1.llc1.numa1"})
+    other = other.model_copy(update={"status": other.status.model_copy(update={"topology": four})})
+    assert len(plan([node(), other])) == 2
+
+
+def test_a_committed_revision_needs_no_plan():
+    assert plan(None, POLICY, INTENT, revision("default-1", POLICY, (INTENT,))) == ()
+
+
+@pytest.mark.parametrize("kind", ["NoPlan", "Rejected", "AwaitingApproval"])
+def test_an_outcome_is_not_tried_again_for_the_same_inputs(kind):
+    assert plan(plans=remembered(kind), at=10**6) == ()
+
+
+@pytest.mark.parametrize("kind", ["NoPlan", "Rejected", "Error", "AwaitingApproval"])
+def test_changed_inputs_are_a_first_attempt(kind):
+    tasks = plan(plans=remembered(kind, attempts=3), inputs={KEY: digest("f")})
+    assert [t.attempt for t in tasks] == [1]
+
+
+@pytest.mark.parametrize(("attempts", "due"), [(1, 60), (2, 120), (3, 240), (20, 3600)])
+def test_could_not_tell_waits_longer_each_time(attempts, due):
+    assert plan(plans=remembered("Error", attempts), at=due - 1) == ()
+    assert [t.attempt for t in plan(plans=remembered("Error", attempts), at=due)] == [attempts + 1]
+
+
+def test_a_deleted_revision_is_made_again():
+    assert len(plan(plans=remembered("Planned"))) == 1
+
+
+@pytest.mark.parametrize(
+    "resources", [(POLICY,), (INTENT,), (policy(suspend=True), INTENT), (POLICY, policy("other"), INTENT)]
+)
+def test_nothing_to_plan(resources):
+    assert plan(None, *resources) == ()
+
+
+def test_a_bad_commit_is_not_planned_for():
+    assert plan(problems=("x.yaml: bad",)) == ()
+
+
+def test_a_node_that_was_never_observed_waits():
+    assert plan([node(profiled=False)]) == ()
+
+
+def test_the_key_moves_with_what_is_wanted_and_only_with_that():
+    same = policy(rollout={"probation": "5s"}, approval="Manual", priority=9)
+    assert keys.plan_key(same, (INTENT,), TARGET) == KEY
+    for changed in (
+        keys.plan_key(policy(templates={"allow": ["x"]}), (INTENT,), TARGET),
+        keys.plan_key(POLICY, (intent(weight=7),), TARGET),
+        keys.plan_key(POLICY, (), TARGET),
+        keys.plan_key(POLICY, (INTENT,), TARGET.model_copy(update={"btf_digest": digest("9")})),
+        keys.plan_key(POLICY, (INTENT,), TARGET.model_copy(update={"topology_class": "cpus4.pkg1.smt1.llc1.numa1"})),
+    ):
+        assert changed != KEY
+    patch = TARGET.model_copy(update={"kernel_release": "7.3.5-test"})
+    assert keys.plan_key(POLICY, (INTENT,), patch) == KEY
+
+
+def test_an_intent_counts_when_it_matches_or_is_served():
+    served = revision("default-1", POLICY, (INTENT,))
+    desired = source(POLICY, INTENT, intent("other"), served).desired
+    assert desired is not None
+    assert [i.name for i in keys.counted_intents(desired, node())] == ["checkout"]
+    assert keys.counted_intents(desired, node(matched=())) == ()
+    kept = keys.counted_intents(desired, node(matched=(), attached=attachment(served)))
+    assert [i.name for i in kept] == ["checkout"]
