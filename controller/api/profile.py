@@ -14,23 +14,23 @@ Label = Annotated[str, Field(max_length=1024)]
 
 
 class Histogram(ApiModel):
-    """Counts over log2-linear buckets of nanoseconds.
+    """Counts over log2-linear buckets of nanoseconds, ascending; a bucket without events is left out.
 
-    `edges[i]` is the lower edge of bucket i, ascending; bucket i ends at `edges[i + 1]`, the last one at `upper`.
-    Empty buckets are left out by the observer only at both ends.
+    Bucket i holds `counts[i]` values from `edges[i]` up to, but not with, `edges[i] + widths[i]`.
     """
 
     edges: tuple[Count, ...] = Field(default=(), max_length=1024, description="Lower edges, nanoseconds.")
+    widths: tuple[Count, ...] = Field(default=(), max_length=1024, description="Widths, nanoseconds.")
     counts: tuple[Count, ...] = Field(default=(), max_length=1024, description="Events in each bucket.")
-    upper: Count = Field(default=0, description="Upper edge of the last bucket, nanoseconds.")
     total_ns: Count = Field(default=0, description="Sum of all values, nanoseconds.")
 
     @model_validator(mode="after")
     def _consistent(self) -> Histogram:
-        if len(self.edges) != len(self.counts):
-            raise ValueError("edges and counts must have the same length")
-        if any(a >= b for a, b in zip(self.edges, (*self.edges[1:], self.upper), strict=False)):
-            raise ValueError("edges must ascend and upper must close the last bucket")
+        if not len(self.edges) == len(self.widths) == len(self.counts):
+            raise ValueError("edges, widths and counts must have the same length")
+        ends = [low + width for low, width in zip(self.edges, self.widths, strict=True)]
+        if any(end > low for end, low in zip(ends, self.edges[1:], strict=False)) or 0 in self.widths:
+            raise ValueError("buckets must ascend, must not overlap, and must not be empty intervals")
         return self
 
     @property
@@ -42,12 +42,13 @@ class Histogram(ApiModel):
         """The value, in nanoseconds, below which `percent` of the events lie; linear inside a bucket, 0 if empty."""
         wanted = self.count * percent / 100
         seen = 0
-        for i, (low, events) in enumerate(zip(self.edges, self.counts, strict=True)):
+        value = 0.0
+        for low, width, events in zip(self.edges, self.widths, self.counts, strict=True):
             if events and seen + events >= wanted:
-                high = self.edges[i + 1] if i + 1 < len(self.edges) else self.upper
-                return low + (high - low) * max(wanted - seen, 0) / events
+                return low + width * max(wanted - seen, 0) / events
             seen += events
-        return float(self.upper)
+            value = float(low + width)
+        return value
 
 
 class Topology(ApiModel):

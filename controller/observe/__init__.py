@@ -1,1 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Observe: what runs on this node → WorkloadProfile, and which tasks an intent speaks of.
+
+window      profile(): one window, by bcc or else by /proc
+tracer      the bcc observer; probe_process holds bcc, bpf/probes/sched.c counts
+procfs      the observer without bcc
+grouping    counts by (name, cgroup, user) → workloads
+selectors   intents → tasks of this node, and cgroup ids for the kernel
+facts       topology, kernel, pressure
+"""
+
+from controller.observe.selectors import IntentTasks, Task, cgroup_ids, match
+from controller.observe.tracer import Capacity
+from controller.observe.window import profile
+
+__all__ = ["Capacity", "IntentTasks", "Task", "cgroup_ids", "match", "profile"]

@@ -99,8 +99,15 @@ def _is(decision: NodeDecision, kind: str) -> bool:
 
 @contextlib.contextmanager
 def _only_one(lock: Path, role: Role) -> Iterator[None]:
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as file:
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        file = lock.open("w")
+    except OSError as error:
+        raise InputError(
+            f"cannot keep the agent's state in {lock.parent}: {error.strerror}",
+            remedy="run as root, or set SCHEDCTL_STATE to a writable folder",
+        ) from None
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One window of observation → WorkloadProfile: bcc where it can trace, /proc where it cannot, saying which and why."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from controller.api.base import now
+from controller.api.intent import SchedulingIntent
+from controller.api.profile import IntentMatch, WorkloadProfile
+from controller.api.report import Reporter, Silent
+from controller.errors import InputError
+from controller.observe import facts, grouping, procfs, selectors, tracer
+from controller.observe.sample import Observation, Unavailable
+
+MIN_SECONDS, MAX_SECONDS = 0.01, 3600
+_SILENT = Silent()
+_BLIND = "no histograms, wakeups, migrations or forks, and short-lived tasks are unseen"
+
+
+def profile(
+    seconds: float,
+    *,
+    node: str | None = None,
+    intents: Sequence[SchedulingIntent] = (),
+    reporter: Reporter = _SILENT,
+    force_procfs: bool = False,
+    capacity: tracer.Capacity | None = None,
+) -> WorkloadProfile:
+    """Watch this host for `seconds` and say what ran, by workload; returns when the window has closed.
+
+    `node` is the name in the profile (the host's own otherwise); `intents` in order of precedence. Without root, bcc,
+    kernel headers or tracefs the figures come from /proc and `degraded` says what is missing and how to mend it.
+    Raises InputError for a window that is not between 10 ms and an hour.
+    """
+    if not MIN_SECONDS <= seconds <= MAX_SECONDS:  # NaN is in no range
+        raise InputError(f"cannot observe for {seconds:g}s", remedy="give at least 10ms and at most 1h")
+    observer, degraded, seen = _observe(seconds, reporter, force_procfs, capacity)
+    at = now()
+    topology = facts.node_topology()
+    result = WorkloadProfile(
+        node=(node or os.uname().nodename)[:253],
+        taken_at=at,
+        window_ns=seen.window_ns,
+        observer="bcc" if observer == "bcc" else "procfs",
+        degraded=degraded,
+        topology=topology,
+        kernel=facts.kernel(),
+        pressure=facts.pressure(),
+        workloads=grouping.workloads(seen, intents, topology.cpus),
+        matches=_matches(intents),
+        dropped=seen.dropped,
+    )
+    reporter.done(f"observed {len(result.workloads)} workloads with {observer}")
+    return result
+
+
+def _observe(
+    seconds: float, reporter: Reporter, force_procfs: bool, capacity: tracer.Capacity | None
+) -> tuple[str, str, Observation]:
+    """The observer that worked, why it is not bcc, and what it saw."""
+    why = "reading /proc was asked for"
+    if not force_procfs:
+        reporter.step("compiling the probes")
+        try:
+            traced = tracer.observe(seconds, capacity, lambda: reporter.step(f"tracing for {seconds:g}s"))
+        except Unavailable as error:
+            why = str(error)
+            reporter.failed(f"bcc cannot trace: {why}")
+        else:
+            return "bcc", "", traced
+    sampled = procfs.observe(seconds, lambda: reporter.step(f"reading /proc for {seconds:g}s"))
+    return "procfs", f"{why}; from /proc: {_BLIND} ({sampled.created} were created)"[:1024], sampled
+
+
+def _matches(intents: Sequence[SchedulingIntent]) -> tuple[IntentMatch, ...]:
+    return tuple(
+        IntentMatch(intent=found.intent, tasks=len(found.tasks), unresolved=found.unresolved[:1024])
+        for found in selectors.match(intents[: grouping.MOST])
+    )

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Without bcc the figures come from /proc, and the profile says so."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+
+from controller.errors import InputError
+from controller.observe import facts, procfs, profile, tracer
+from tests.observe.loads import HOG, WAKER, cpu_ns, running
+from tests.observe.test_grouping import intent
+
+
+def test_a_hog_and_a_waker_are_named_with_the_kernels_own_figures():
+    with running(b"procfs-hog", HOG) as hog, running(b"procfs-waker", WAKER):
+        start, before = time.monotonic_ns(), cpu_ns(hog.pid)
+        seen = profile(1.0, node="here", intents=[intent("hogs", comm=["procfs-hog"])], force_procfs=True)
+        used, outside = cpu_ns(hog.pid) - before, time.monotonic_ns() - start - seen.window_ns
+    assert (seen.observer, seen.node) == ("procfs", "here")
+    assert "asked for" in seen.degraded
+    hogs = seen.workload("shop/hogs")
+    tick = 20_000_000
+    assert used - outside - tick <= hogs.cpu_ns <= used + tick
+    assert hogs.tasks == 1
+    assert (hogs.burst, hogs.wakeup_latency, hogs.wakeups) == (None, None, None)
+    assert seen.workload("procfs-waker").voluntary_switches == pytest.approx(100, abs=15)
+    assert sum(w.cpu_share for w in seen.workloads) <= 1 + 1e-9
+    assert [(m.intent, m.tasks) for m in seen.matches] == [("shop/hogs", 1)]
+    assert seen == type(seen).model_validate_json(seen.model_dump_json(by_alias=True))
+
+
+def test_missing_headers_are_named_with_the_remedy(monkeypatch, tmp_path):
+    if os.geteuid() != 0:
+        expected = "root"
+    else:
+        expected = "no kernel header tree"
+    monkeypatch.setenv("BCC_KERNEL_SOURCE", str(tmp_path))
+    seen = profile(0.1)
+    assert seen.observer == "procfs"
+    assert expected in seen.degraded
+
+
+def test_without_bcc(monkeypatch):
+    monkeypatch.setattr(tracer.importlib.util, "find_spec", lambda _name: None)
+    monkeypatch.setattr(tracer.os, "geteuid", lambda: 0)
+    assert "python3-bpfcc" in profile(0.1).degraded
+
+
+def test_without_root(monkeypatch):
+    monkeypatch.setattr(tracer.os, "geteuid", lambda: 1000)
+    seen = profile(0.1)
+    assert seen.observer == "procfs"
+    assert "needs root" in seen.degraded
+
+
+@pytest.mark.parametrize("seconds", [0, -1, 1e-10, float("nan"), float("inf"), 10**6])
+def test_windows_that_make_no_sense(seconds):
+    with pytest.raises(InputError, match="cannot observe"):
+        profile(seconds)
+
+
+def test_a_kernel_without_schedstat_has_clock_ticks(tmp_path):
+    after_name = ["R", *["1"] * 10, "300", "200", *["0"] * 30]
+    (tmp_path / "stat").write_text(f"7 (a) b)) {' '.join(after_name)}\n")
+    (tmp_path / "status").write_text("voluntary_ctxt_switches:\t5\nnonvoluntary_ctxt_switches:\t6\n")
+    thread = procfs._thread(tmp_path)
+    assert thread == procfs._Thread(0, b"a) b)", 500 * procfs._TICK_NS, 5, 6)
+
+
+def test_pressure_is_read_or_absent(tmp_path):
+    (tmp_path / "cpu").write_text("some avg10=12.50 avg60=1.00 avg300=0.00 total=5\nfull avg10=0.00\n")
+    assert facts.pressure(tmp_path).wire() == {"cpu": 12.5}

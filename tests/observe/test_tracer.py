@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The bcc observer on this host's own kernel, against loads with known figures."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from controller.api.report import Silent
+from controller.observe import Capacity, cgroups, procfs, profile, tracer
+from controller.observe.sample import Unavailable
+from tests.conftest import missing
+from tests.observe.loads import FORKER, HOG, LATE, MOVER, WAKER, cpu_ns, running, waited_ns
+from tests.observe.test_grouping import intent
+
+pytestmark = pytest.mark.bcc
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _can_trace():
+    try:
+        tracer._requirements()
+    except Unavailable as error:
+        missing(str(error))
+
+
+class AtOpening(Silent):
+    """Calls `then` once the window is open."""
+
+    def __init__(self, then):
+        self._then = then
+
+    def step(self, text):
+        if text.startswith("tracing"):
+            self._then()
+
+
+def test_a_known_load_has_its_figures():
+    """One window over four loads: their wakeups, bursts, CPU time, forks and moves are known."""
+    with (
+        running(b"trace-hog", HOG) as hog,
+        running(b"trace-waker", WAKER),
+        running(b"trace-forker", FORKER) as forker,
+        running(b"trace-mover", MOVER) as mover,
+    ):
+
+        def go():
+            for process in (forker, mover):
+                process.stdin.write(b"go\n")
+                process.stdin.flush()
+
+        start, before = time.monotonic_ns(), cpu_ns(hog.pid)
+        seen = profile(3.0, intents=[intent("wakers", comm=["trace-w*"])], reporter=AtOpening(go))
+        used, outside = cpu_ns(hog.pid) - before, time.monotonic_ns() - start - seen.window_ns
+    assert (seen.observer, seen.degraded, seen.dropped) == ("bcc", "", 0)
+    assert seen.window_ns == 3_000_000_000
+
+    waker = seen.workload("shop/wakers")
+    assert waker.keyed_by == "intent"
+    assert waker.tasks == 1
+    assert waker.wakeups == pytest.approx(300, rel=0.05)
+    assert waker.voluntary_switches == pytest.approx(300, rel=0.05)
+    assert waker.wakeup_latency.count == pytest.approx(waker.wakeups, abs=2)
+    # A burst is the 1 ms of work and the wake-up path around it; a bucket there is 6 % wide.
+    assert waker.burst.percentile(50) == pytest.approx(1_000_000, rel=0.2)
+    assert waker.burst.total_ns == pytest.approx(waker.cpu_ns, rel=0.05)
+
+    tick = 20_000_000
+    trace_hog = seen.workload("trace-hog")
+    assert used - outside - tick <= trace_hog.cpu_ns <= used + tick
+    assert trace_hog.cpu_share == pytest.approx(trace_hog.cpu_ns / seen.window_ns / seen.topology.cpus, rel=0.01)
+
+    forked = seen.workload("trace-forker")
+    assert forked.forks == 40
+    assert forked.tasks == 41
+    if seen.topology.cpus > 1:
+        assert seen.workload("trace-mover").migrations == pytest.approx(30, abs=1)
+
+    assert sum(w.cpu_share for w in seen.workloads) <= 1 + 1e-9
+    assert not any("swapper" in w.name for w in seen.workloads)
+    assert list(seen.workloads) == sorted(seen.workloads, key=lambda w: (w.keyed_by == "others", -w.cpu_ns, w.name))
+
+
+def test_wakeup_latency_is_the_kernels_own_run_delay():
+    cpu = max(os.sched_getaffinity(0))
+    with running(b"trace-hog", HOG) as hog, running(b"trace-late", LATE) as late:
+        for process in (hog, late):
+            os.sched_setaffinity(process.pid, {cpu})
+        opened = []
+        seen = profile(2.0, reporter=AtOpening(lambda: opened.append((time.monotonic_ns(), waited_ns(late.pid)))))
+        waited, span = waited_ns(late.pid) - opened[0][1], time.monotonic_ns() - opened[0][0]
+    traced = seen.workload("trace-late").wakeup_latency.total_ns / seen.window_ns
+    assert traced == pytest.approx(waited / span, rel=0.25)
+    assert traced > 0.01
+    # The hog waits too, each time it was preempted: that is no wakeup latency.
+    assert seen.workload("trace-hog").involuntary_switches > 50
+    assert seen.workload("trace-hog").wakeup_latency.count <= 2
+
+
+def test_a_cgroup_names_its_tasks():
+    root = cgroups.mount()
+    if root is None:
+        missing("a cgroup v2 hierarchy", "mount -t cgroup2 none /sys/fs/cgroup")
+    group = root / f"schedctl-trace-{os.getpid()}.service"
+    group.mkdir()
+    try:
+        with running(b"trace-inside", HOG) as hog:
+            (group / "cgroup.procs").write_text(str(hog.pid))
+            seen = profile(0.5)
+            hog.kill()
+            hog.wait()
+        inside = seen.workload(f"/{group.name}")
+        assert (inside.keyed_by, inside.comms) == ("cgroup", ("trace-inside",))
+        assert inside.cpu_ns > 0
+    finally:
+        group.rmdir()
+
+
+def test_a_full_map_is_counted(capfd):
+    seen = profile(0.5, capacity=Capacity(tasks=4, groups=2, buckets=8))
+    assert seen.observer == "bcc"
+    assert seen.dropped > 0
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_probe_that_does_not_compile_falls_back_with_the_compilers_words(monkeypatch, tmp_path, capfd):
+    (tmp_path / "probes").mkdir()
+    (tmp_path / "probes" / "sched.c").write_text("int broken(void) { return nonsense; }\n")
+    monkeypatch.setattr(tracer, "data_dir", lambda _name: tmp_path)
+    seen = profile(0.1)
+    assert seen.observer == "procfs"
+    assert "nonsense" in seen.degraded
+    assert "doctor" in seen.degraded
+    assert capfd.readouterr() == ("", "")
+
+
+def test_tracefs_is_mounted_where_nobody_did():
+    script = "import controller.observe as o; p = o.profile(0.1); print(p.observer, p.degraded)"
+    command = 'umount /sys/kernel/tracing; exec "$@"'
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", command, "sh", sys.executable, "-c", script], capture_output=True, text=True
+    )
+    assert done.stdout == "bcc \n"
+
+
+def test_root_without_the_capabilities_is_told_so():
+    script = "import controller.observe as o; p = o.profile(0.1); print(p.observer, p.degraded)"
+    drop = ["setpriv", "--bounding-set", "-bpf,-perfmon,-sys_admin"]
+    done = subprocess.run([*drop, sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stderr == ""
+    assert done.stdout.startswith("procfs bcc failed: ")
+    assert "grant CAP_BPF" in done.stdout
+
+
+def test_killing_the_observer_leaves_no_probe():
+    script = "from controller.observe import profile; profile(600)"
+    parent = subprocess.Popen([sys.executable, "-c", script])
+    try:
+        child = _wait_for(lambda: _child_with_probes(parent.pid))
+        assert child
+    finally:
+        os.kill(parent.pid, signal.SIGKILL)
+        parent.wait()
+    assert _wait_for(lambda: not _alive(child))
+
+
+def test_a_cpu_that_never_switched_is_its_running_tasks():
+    cpu = max(os.sched_getaffinity(0))
+    window = 1_000_000_000
+    idle = {"since": 1, "latency": 0, "pid": 0, "wakeups": 0, "migrations": 0, "forks": 0}
+    stays = [idle] * cpu + [idle | {"since": 0}]
+    answer = {"start": 1, "stop": 1 + window, "own": 0, "dropped": 0, "groups": [], "buckets": [], "tasks": []}
+    with running(b"trace-alone", HOG) as hog:
+        os.sched_setaffinity(hog.pid, {cpu})
+        assert _wait_for(lambda: procfs.running_on(cpu) is not None)
+        reader = tracer._Reader(answer | {"stays": stays}, {})
+        seen = reader.observation({cpu: window}, {cpu: 0})
+        assert sum(sample.cpu_ns for sample in seen.samples.values()) == window
+        idle_seen = tracer._Reader(answer | {"stays": stays}, {}).observation({cpu: 0}, {cpu: 0})
+        assert idle_seen.samples == {}
+
+
+def _child_with_probes(pid):
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        links = []
+        for link in Path(f"/proc/{child}/fd").iterdir():
+            try:
+                links.append(str(link.readlink()))
+            except OSError:
+                continue
+        if sum("perf_event" in link for link in links) >= 4:
+            return int(child)
+    return None
+
+
+def _alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def _wait_for(condition, deadline_s=60):
+    end = time.monotonic() + deadline_s
+    while not (value := condition()) and time.monotonic() < end:
+        time.sleep(0.05)
+    return value
