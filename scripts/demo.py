@@ -41,7 +41,7 @@ spec:
   templates: {allow: ["%s"]}
   rollout: {probation: 10s, onAgentExit: keep}
 """
-IN_GUEST = {"SCHEDCTL_CONFIG": "/run/schedctl/config", "SCHEDCTL_STATE": "/var/lib/schedctl"}
+IN_GUEST = {"SCHEDCTL_CONFIG": "/run/schedctl/config", "SCHEDCTL_STATE": "/run/schedctl/state"}
 
 
 class DemoFailed(Exception):
@@ -127,7 +127,8 @@ class Demo:
         self.schedctl("key", "generate")
         self.schedctl("node", "start", NODE, "--kernel", "newest", "--share", str(self.repo))
         public = next((self.home / "config" / "trusted").glob("*.pub"))
-        self.on_node("schedctl", "key", "trust", "/dev/stdin", stdin=public.read_text(), show=False)
+        self.on_node("sh", "-c", "cat > /run/planner.pub", stdin=public.read_text(), show=False)
+        self.on_node(SCHEDCTL, "key", "trust", "/run/planner.pub", show=False)
         self.on_node("uname", "-r")
         self.say("A real mixed load on it: 6 CPU-bound `batch` processes beside `frontend`, which sleeps and wakes")
         self.start_on_node("batch", "schedload", "spin", "6", "3600", "--comm", "batch")

@@ -1,1 +1,142 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Proposal + template → C: one `.bpf.c`, byte-identical for the same two values.
+
+A template is Jinja text (controller/render/engine.py says what it may use) with these values:
+
+    ops_name        schedctl_ and 12 hexadecimal digits: the name the kernel shows in root/ops
+    parameters      .NAME: durations in nanoseconds, percentages as fractions, integers, booleans
+    classes         the classes after others, each: .index (1…), .handle, .intent, .metric, .weight,
+                    .needs (C flags MATCH_*), .parameters
+    comm_rules      rows .index (of the class), .value (a glob): every process name pattern, in order of class
+    uid_rules       rows .index, .value: every user id
+    match_cgroups   whether any class is matched by cgroup
+    hole("NAME", name="C expression", …)
+                    the expression for the hole, each declared name replaced by its C; all declared names are given
+    filters         ns, permille: C literals; duration, percentage, comment: for comments; cstring: a C string
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+from controller.api.base import sha256
+from controller.api.proposal import ClassMatch, Proposal, RenderedSource, TaskClass
+from controller.api.template import SchedulerTemplate
+from controller.errors import TemplateError
+from controller.render import engine, expression, parameters
+from controller.render.catalog import builtin_templates, load_template
+
+__all__ = ["builtin_templates", "check_template", "load_template", "render", "template_digest"]
+
+MAX_RULES = 4096
+
+
+def template_digest(template: SchedulerTemplate) -> str:
+    """Digest of the template's text, as `Proposal.template_digest` holds it."""
+    return sha256(template.text.encode())
+
+
+def check_template(template: SchedulerTemplate) -> None:
+    """TemplateError unless text, parameters and holes fit together: defaults in range, holes declared and used."""
+    where = _where(template)
+    used = engine.holes_used(template.text, where)
+    declared = {hole.name for hole in template.spec.holes}
+    if used != declared:
+        missing = sorted(declared - used)
+        problem = f"does not use its hole {missing[0]!r}" if missing else f"uses hole {min(used - declared)!r}"
+        remedy = "declare each hole in spec.holes and call it once with hole(…)"
+        raise TemplateError(f"{where}: the text {problem}{'' if missing else ', which is not declared'}", remedy=remedy)
+    parameters.resolve(template.spec.parameters, {}, where)
+    parameters.resolve(template.spec.class_parameters, {}, where)
+    for hole in template.spec.holes:
+        expression.parse(hole.default, hole.names, f"{where}, hole {hole.name}")
+
+
+def render(proposal: Proposal, template: SchedulerTemplate) -> RenderedSource:
+    """The C of `proposal`. TemplateError says what does not fit, where, and what would."""
+    where = _where(template)
+    if proposal.template != template.name:
+        raise TemplateError(
+            f"rendering: the proposal is for template {proposal.template}, not {template.name}",
+            remedy=f"render it with template {proposal.template}",
+        )
+    if proposal.template_digest != template_digest(template):
+        raise TemplateError(
+            f"{where}: the text has changed since the proposal was made", remedy="plan again with this template"
+        )
+    check_template(template)
+    ops_name = _ops_name(proposal, template)
+    comm_rules = [{"index": i, "value": glob} for i, c in _numbered(proposal) for glob in c.match.comm]
+    uid_rules = [{"index": i, "value": uid} for i, c in _numbered(proposal) for uid in c.match.uid]
+    if len(comm_rules) > MAX_RULES or len(uid_rules) > MAX_RULES:
+        raise TemplateError(
+            f"{where}: the classes have more than {MAX_RULES} patterns", remedy="match by cgroup, or merge intents"
+        )
+    values = {
+        "ops_name": ops_name,
+        "parameters": parameters.resolve(template.spec.parameters, proposal.parameters, where),
+        "classes": [_class_view(i, c, template) for i, c in _numbered(proposal)],
+        "comm_rules": comm_rules,
+        "uid_rules": uid_rules,
+        "match_cgroups": any(c.match.cgroup for c in proposal.classes),
+        "hole": _hole_filler(proposal, template),
+    }
+    text = engine.fill(template.text, values, where)
+    return RenderedSource(text=text, digest=sha256(text.encode()), ops_name=ops_name)
+
+
+def _where(template: SchedulerTemplate) -> str:
+    return f"template {template.name}"
+
+
+def _ops_name(proposal: Proposal, template: SchedulerTemplate) -> str:
+    identity = f"{proposal.content_digest()}\n{template_digest(template)}"
+    return f"schedctl_{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+
+
+def _numbered(proposal: Proposal) -> list[tuple[int, TaskClass]]:
+    return list(enumerate(proposal.classes, start=1))
+
+
+def _needs(match: ClassMatch) -> str:
+    flags = (("MATCH_COMM", match.comm), ("MATCH_UID", match.uid), ("MATCH_CGROUP", match.cgroup))
+    return " | ".join(name for name, wanted in flags if wanted)
+
+
+def _class_view(index: int, task_class: TaskClass, template: SchedulerTemplate) -> dict[str, Any]:
+    where = f"{_where(template)}, class {task_class.handle} ({task_class.intent})"
+    return {
+        "index": index,
+        "handle": task_class.handle,
+        "intent": task_class.intent,
+        "metric": task_class.metric.value,
+        "weight": task_class.weight,
+        "needs": _needs(task_class.match),
+        "parameters": parameters.resolve(template.spec.class_parameters, task_class.parameters, where),
+    }
+
+
+def _hole_filler(proposal: Proposal, template: SchedulerTemplate) -> Callable[..., str]:
+    where = _where(template)
+    holes = {hole.name: hole for hole in template.spec.holes}
+    for name in proposal.expressions:
+        if name not in holes:
+            listed = ", ".join(holes) or "none"
+            raise TemplateError(f"{where}: unknown hole {name!r}", remedy=f"it has these holes: {listed}")
+    trees = {
+        name: expression.parse(proposal.expressions.get(name, hole.default), hole.names, f"{where}, hole {name}")
+        for name, hole in holes.items()
+    }
+
+    def fill(name: str, **in_c: str) -> str:
+        if set(in_c) != set(holes[name].names):
+            raise TemplateError(
+                f"{where}, hole {name}: the text gives C for {sorted(in_c)} but the hole declares "
+                f"{sorted(holes[name].names)}",
+                remedy="give each declared name its C expression in hole(…)",
+            )
+        return expression.to_c(trees[name], in_c)
+
+    return fill

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from controller.api import DsseSignature, Envelope, Passport, Verdict
 from controller.errors import TrustError
-from controller.trust.keys import SigningKey, TrustedKey, trusted_dir
+from controller.trust.keys import SigningKey, TrustedKey
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
@@ -136,7 +136,7 @@ def _authenticate(envelope: Envelope, payload: bytes, trusted: dict[str, Trusted
         signers = ", ".join(s.keyid[:16] for s in envelope.signatures)
         raise TrustError(
             f"no trusted key signed the passport (signed by {signers}; {len(trusted)} keys are trusted here)",
-            remedy=f"if you believe the signer, put its .pub file into {trusted_dir()}",
+            remedy="if you believe the signer: schedctl key trust FILE.pub, with the signer's public key",
         )
     for key, signature in named:
         if key.verifies(_base64(signature.sig, "signature"), message):

@@ -1,1 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Verify: C text or a BPF object → Passport, by stages that end at the first failure.
+
+lint        rules on the C text             build       clang in a sandbox
+audit       what the object holds           load        the target kernel's BPF verifier, in a micro-VM
+liveness    everything keeps running        examine     the stages in order, and their passport
+"""
+
+from controller.verify.candidate import Candidate
+from controller.verify.examine import Examination, examine
+
+__all__ = ["Candidate", "Examination", "examine"]

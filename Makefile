@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+# `make` alone says what there is.
+
+SHELL := /bin/bash
+PYTHON := .venv/bin/python
+BENCHES := $(sort $(wildcard bench/*.py))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint bench clean require-venv
+.NOTPARALLEL:
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):[^#]*## */\1\t/p' $(MAKEFILE_LIST) | expand -t 8
+
+setup:  ## bring this machine to readiness (Debian 12 or 13); does nothing when nothing is missing
+	@scripts/setup.sh
+
+demo: setup  ## the whole story on a real sched_ext kernel, in under 5 minutes
+	@$(PYTHON) scripts/demo.py
+
+test: setup lint  ## lint, then every test
+	@$(PYTHON) -m pytest
+
+lint: require-venv  ## ruff, mypy --strict and the import contract
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports --cache-dir .import_linter_cache
+
+bench: setup  ## every benchmark of bench/, one after the other
+	@set -e; for bench in $(BENCHES); do echo "== $$bench"; $(PYTHON) $$bench; done
+
+clean:  ## remove what was built here: .venv, caches, build output (the cache of kernels stays)
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist *.egg-info
+	@find . -name .git -prune -o -name __pycache__ -type d -exec rm -rf {} +
+
+require-venv:
+	@[ -x $(PYTHON) ] || { echo "there is no .venv yet: run make setup" >&2; exit 1; }

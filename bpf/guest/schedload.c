@@ -1,0 +1,491 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * schedload: small loads for a scheduler, each printing one JSON line about how it fared.
+ *
+ *   schedload [--comm NAME] [--cgroup DIR] [--nice N] LOAD ARGUMENTS     (the options may also come last)
+ *
+ *   wakers N PERIOD_US SECONDS   N threads sleep to absolute times; how late they woke, in us
+ *   spin N SECONDS               N processes compute; work units and CPU ns of each
+ *   batch N FACTOR UNITS         N jobs of UNITS work units and one FACTOR times as long, started together; when each
+ *                                ended, in ms
+ *   calibrate                    work units a millisecond here, to choose UNITS by
+ *   forkstorm SECONDS            fork, exit, wait, again; how many, and the slowest in us
+ *   affinity N SECONDS           N threads compute and keep moving themselves between CPUs; moves and work units
+ *   other COMMAND ...            return to SCHED_OTHER and execute COMMAND
+ *
+ * --comm sets the process name, --cgroup joins a cgroup (made when missing), --nice sets the nice value: what a policy
+ * may tell workloads apart by. Work units are fixed amounts of arithmetic, so that they can be compared between runs.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <limits.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define NS_PER_US 1000LL
+#define NS_PER_MS 1000000LL
+#define NS_PER_S 1000000000LL
+#define MAX_TASKS 4096
+#define UNIT_STEPS 20000
+
+static char comm[16];
+
+static void die(const char *what)
+{
+	fprintf(stderr, "schedload: %s: %s\n", what, strerror(errno));
+	exit(1);
+}
+
+static void usage(void)
+{
+	fputs("usage: schedload [--comm NAME] [--cgroup DIR] [--nice N] "
+	      "wakers N PERIOD_US SECONDS | spin N SECONDS | batch N FACTOR UNITS | calibrate | "
+	      "forkstorm SECONDS | affinity N SECONDS | other COMMAND...\n", stderr);
+	exit(2);
+}
+
+static double number(const char *text, double least, double most)
+{
+	char *end;
+	double value = strtod(text, &end);
+
+	if (end == text || *end || !(value >= least && value <= most)) {
+		fprintf(stderr, "schedload: %s is not a number from %g to %g\n", text, least, most);
+		exit(2);
+	}
+	return value;
+}
+
+static int64_t clock_ns(clockid_t clock)
+{
+	struct timespec ts;
+
+	clock_gettime(clock, &ts);
+	return ts.tv_sec * NS_PER_S + ts.tv_nsec;
+}
+
+static int64_t now(void)
+{
+	return clock_ns(CLOCK_MONOTONIC);
+}
+
+static void sleep_until(int64_t when)
+{
+	struct timespec ts = { .tv_sec = when / NS_PER_S, .tv_nsec = when % NS_PER_S };
+
+	while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &ts, NULL) == EINTR)
+		;
+}
+
+static void *shared(size_t size)
+{
+	void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	if (memory == MAP_FAILED)
+		die("mmap");
+	return memory;
+}
+
+/* A fixed amount of arithmetic that no compiler may drop. */
+static void work_unit(void)
+{
+	static volatile uint64_t sink;
+	uint64_t x = sink | 1;
+
+	for (int i = 0; i < UNIT_STEPS; i++)
+		x = x * 6364136223846793005ULL + 1442695040888963407ULL;
+	sink = x;
+}
+
+static void join_cgroup(const char *dir)
+{
+	char path[PATH_MAX];
+	FILE *file;
+
+	if (mkdir(dir, 0755) && errno != EEXIST)
+		die(dir);
+	snprintf(path, sizeof(path), "%s/cgroup.procs", dir);
+	file = fopen(path, "w");
+	if (!file || fprintf(file, "0\n") < 0 || fclose(file))
+		die(path);
+}
+
+/* A thread has a name of its own: each names itself, and a policy by process name finds all of them. */
+static void take_name(void)
+{
+	if (comm[0])
+		prctl(PR_SET_NAME, comm);
+}
+
+static int ascending(const void *a, const void *b)
+{
+	int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+/* ---- wakers ---- */
+
+struct waker {
+	pthread_t thread;
+	int64_t first, period, end;
+	int64_t *late;
+	size_t count, room;
+};
+
+static void *waker_thread(void *argument)
+{
+	struct waker *self = argument;
+	int64_t when = self->first;
+
+	take_name();
+	while (when < self->end && self->count < self->room) {
+		int64_t late;
+
+		sleep_until(when);
+		late = now() - when;
+		self->late[self->count++] = late;
+		/* Overslept periods are not made up for: a late waker would otherwise look like a busy one. */
+		when += self->period * (1 + late / self->period);
+	}
+	return NULL;
+}
+
+static int wakers(int n, int64_t period, int64_t duration)
+{
+	struct waker *all = calloc(n, sizeof(*all));
+	size_t total = 0, at = 0;
+	int64_t *late, start = now() + 10 * NS_PER_MS;
+
+	for (int i = 0; i < n; i++) {
+		/* Staggered, so that they are n wakeups and not one burst. */
+		all[i].first = start + period * i / n;
+		all[i].period = period;
+		all[i].end = start + duration;
+		all[i].room = duration / period + 2;
+		all[i].late = calloc(all[i].room, sizeof(int64_t));
+		if (!all[i].late || pthread_create(&all[i].thread, NULL, waker_thread, &all[i]))
+			die("thread");
+	}
+	for (int i = 0; i < n; i++) {
+		pthread_join(all[i].thread, NULL);
+		total += all[i].count;
+	}
+	late = calloc(total + 1, sizeof(*late));
+	for (int i = 0; i < n; i++) {
+		memcpy(late + at, all[i].late, all[i].count * sizeof(*late));
+		at += all[i].count;
+	}
+	qsort(late, total, sizeof(*late), ascending);
+	printf("{\"load\":\"wakers\",\"threads\":%d,\"count\":%zu,\"expected\":%lld,"
+	       "\"p50_us\":%.1f,\"p99_us\":%.1f,\"max_us\":%.1f}\n",
+	       n, total, (long long)(duration / period) * n, late[total / 2] / 1e3, late[total * 99 / 100] / 1e3,
+	       late[total ? total - 1 : 0] / 1e3);
+	return total == 0;
+}
+
+/* ---- processes that compute: spin, batch ---- */
+
+struct tally {
+	volatile int go;
+	int64_t begin_ns;
+	struct {
+		uint64_t units;
+		int64_t cpu_ns, done_ns;
+	} of[MAX_TASKS];
+};
+
+/* Every process is there before the first one starts: forking under load would favour the early ones. */
+static struct tally *start_together(int n, void (*body)(struct tally *, int, int64_t), int64_t argument, pid_t *pids)
+{
+	struct tally *tally = shared(sizeof(*tally));
+
+	for (int i = 0; i < n; i++) {
+		pids[i] = fork();
+		if (pids[i] < 0)
+			die("fork");
+		if (pids[i] == 0) {
+			prctl(PR_SET_PDEATHSIG, SIGKILL);
+			take_name();
+			while (!tally->go)
+				sleep_until(now() + NS_PER_MS);
+			body(tally, i, argument);
+			tally->of[i].cpu_ns = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
+			tally->of[i].done_ns = now();
+			_exit(0);
+		}
+	}
+	sleep_until(now() + 20 * NS_PER_MS);
+	tally->begin_ns = now();
+	tally->go = 1;
+	return tally;
+}
+
+static void wait_for_all(void)
+{
+	while (wait(NULL) > 0 || errno == EINTR)
+		;
+}
+
+static void spin_body(struct tally *tally, int self, int64_t duration)
+{
+	int64_t end = now() + duration;
+
+	while (now() < end) {
+		work_unit();
+		tally->of[self].units++;
+	}
+}
+
+static int spin(int n, int64_t duration)
+{
+	static pid_t pids[MAX_TASKS];
+	struct tally *tally = start_together(n, spin_body, duration, pids);
+	uint64_t units = 0;
+
+	wait_for_all();
+	printf("{\"load\":\"spin\",\"cpu_ns\":[");
+	for (int i = 0; i < n; i++)
+		printf("%s%lld", i ? "," : "", (long long)tally->of[i].cpu_ns);
+	printf("],\"units\":[");
+	for (int i = 0; i < n; i++) {
+		printf("%s%llu", i ? "," : "", (unsigned long long)tally->of[i].units);
+		units += tally->of[i].units;
+	}
+	printf("],\"total_units\":%llu}\n", (unsigned long long)units);
+	return 0;
+}
+
+/*
+ * How many work units take a millisecond here. The median of a few: preemption makes some too slow, and on an emulated
+ * CPU the clock now and then stands still for one.
+ */
+static double units_per_ms(void)
+{
+	enum { TRIES = 9, UNITS = 400 };
+	int64_t took[TRIES];
+
+	for (int i = 0; i < TRIES; i++) {
+		int64_t begin = now();
+
+		for (int unit = 0; unit < UNITS; unit++)
+			work_unit();
+		took[i] = now() - begin;
+	}
+	qsort(took, TRIES, sizeof(*took), ascending);
+	return (double)UNITS * NS_PER_MS / (took[TRIES / 2] + 1);
+}
+
+static int calibrate(void)
+{
+	printf("{\"load\":\"calibrate\",\"units_per_ms\":%.1f}\n", units_per_ms());
+	return 0;
+}
+
+static int long_factor;
+
+static void batch_body(struct tally *tally, int self, int64_t units)
+{
+	int64_t mine = self == 0 ? units * long_factor : units;
+
+	while (mine-- > 0)
+		work_unit();
+	tally->of[self].units = 1;
+}
+
+static int batch(int n, int factor, int64_t units)
+{
+	static pid_t pids[MAX_TASKS];
+	int64_t last = 0, begin;
+	struct tally *tally;
+
+	long_factor = factor;
+	tally = start_together(n + 1, batch_body, units, pids);
+	begin = tally->begin_ns;
+	wait_for_all();
+	printf("{\"load\":\"batch\",\"long_ms\":%.1f,\"short_ms\":[", (tally->of[0].done_ns - begin) / 1e6);
+	for (int i = 0; i <= n; i++) {
+		if (i)
+			printf("%s%.1f", i > 1 ? "," : "", (tally->of[i].done_ns - begin) / 1e6);
+		if (tally->of[i].done_ns > last)
+			last = tally->of[i].done_ns;
+	}
+	printf("],\"makespan_ms\":%.1f}\n", (last - begin) / 1e6);
+	return 0;
+}
+
+/* ---- forkstorm ---- */
+
+static int forkstorm(int64_t duration)
+{
+	int64_t begin, end = now() + duration, slowest = 0, sum = 0;
+	unsigned long long forks = 0;
+
+	while ((begin = now()) < end) {
+		pid_t pid = fork();
+		int64_t took;
+
+		if (pid < 0)
+			die("fork");
+		if (pid == 0)
+			_exit(0);
+		while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+			;
+		took = now() - begin;
+		sum += took;
+		forks++;
+		if (took > slowest)
+			slowest = took;
+	}
+	printf("{\"load\":\"forkstorm\",\"forks\":%llu,\"mean_us\":%.1f,\"max_us\":%.1f}\n", forks,
+	       forks ? sum / 1e3 / forks : 0.0, slowest / 1e3);
+	return 0;
+}
+
+/* ---- affinity ---- */
+
+struct mover {
+	pthread_t thread;
+	int64_t end;
+	unsigned int seed;
+	uint64_t moves, units, refused;
+	cpu_set_t allowed;
+};
+
+static void *mover_thread(void *argument)
+{
+	struct mover *self = argument;
+	int cpus[CPU_SETSIZE], n = 0;
+
+	take_name();
+	for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
+		if (CPU_ISSET(cpu, &self->allowed))
+			cpus[n++] = cpu;
+	while (now() < self->end) {
+		cpu_set_t mask;
+
+		/* Every other move opens the whole set again, so that the scheduler chooses now and then. */
+		if (self->moves & 1) {
+			mask = self->allowed;
+		} else {
+			CPU_ZERO(&mask);
+			CPU_SET(cpus[rand_r(&self->seed) % n], &mask);
+		}
+		if (sched_setaffinity(0, sizeof(mask), &mask))
+			self->refused++; /* the CPU went off line meanwhile */
+		self->moves++;
+		for (int i = 0; i < 4; i++, self->units++)
+			work_unit();
+		if ((self->moves & 15) == 0)
+			sleep_until(now() + 200 * NS_PER_US);
+	}
+	return NULL;
+}
+
+static int affinity(int n, int64_t duration)
+{
+	struct mover *all = calloc(n, sizeof(*all));
+	uint64_t moves = 0, units = 0, refused = 0, least = UINT64_MAX;
+	int64_t end = now() + duration;
+
+	for (int i = 0; i < n; i++) {
+		all[i].end = end;
+		all[i].seed = i + 1;
+		if (sched_getaffinity(0, sizeof(all[i].allowed), &all[i].allowed) ||
+		    pthread_create(&all[i].thread, NULL, mover_thread, &all[i]))
+			die("thread");
+	}
+	for (int i = 0; i < n; i++) {
+		pthread_join(all[i].thread, NULL);
+		moves += all[i].moves;
+		units += all[i].units;
+		refused += all[i].refused;
+		if (all[i].moves < least)
+			least = all[i].moves;
+	}
+	printf("{\"load\":\"affinity\",\"threads\":%d,\"moves\":%llu,\"least_moves\":%llu,\"refused\":%llu,\"units\":%llu}\n",
+	       n, (unsigned long long)moves, (unsigned long long)least, (unsigned long long)refused,
+	       (unsigned long long)units);
+	return 0;
+}
+
+static int other(char **argv)
+{
+	struct sched_param normal = { 0 };
+
+	if (sched_setscheduler(0, SCHED_OTHER, &normal))
+		die("sched_setscheduler");
+	execvp(argv[0], argv);
+	fprintf(stderr, "schedload: %s: %s\n", argv[0], strerror(errno));
+	return 127;
+}
+
+/* Options up to the first word that is none; returns how many words they took. */
+static int take_options(int argc, char **argv)
+{
+	int taken = 0;
+
+	for (; taken + 1 < argc && !strncmp(argv[taken], "--", 2); taken += 2) {
+		const char *value = argv[taken + 1];
+
+		if (!strcmp(argv[taken], "--comm"))
+			snprintf(comm, sizeof(comm), "%s", value);
+		else if (!strcmp(argv[taken], "--cgroup"))
+			join_cgroup(value);
+		else if (!strcmp(argv[taken], "--nice")) {
+			if (setpriority(PRIO_PROCESS, 0, number(value, -20, 19)))
+				die("setpriority");
+		} else
+			usage();
+	}
+	return taken;
+}
+
+int main(int argc, char **argv)
+{
+	const char *load;
+	int taken, left = 0;
+
+	argv++, argc--;
+	taken = take_options(argc, argv);
+	argv += taken, argc -= taken;
+	if (argc < 1)
+		usage();
+	load = *argv++;
+	argc--;
+	if (!strcmp(load, "other") && argc) {
+		take_name();
+		return other(argv);
+	}
+	while (left < argc && strncmp(argv[left], "--", 2))
+		left++;
+	if (left + take_options(argc - left, argv + left) != argc)
+		usage();
+	take_name();
+	if (!strcmp(load, "wakers") && left == 3)
+		return wakers(number(argv[0], 1, MAX_TASKS), number(argv[1], 10, 1e8) * NS_PER_US,
+			      number(argv[2], 0.01, 86400) * NS_PER_S);
+	if (!strcmp(load, "spin") && left == 2)
+		return spin(number(argv[0], 1, MAX_TASKS), number(argv[1], 0.01, 86400) * NS_PER_S);
+	if (!strcmp(load, "batch") && left == 3)
+		return batch(number(argv[0], 1, MAX_TASKS - 1), number(argv[1], 1, 1000), number(argv[2], 1, 1e9));
+	if (!strcmp(load, "calibrate") && left == 0)
+		return calibrate();
+	if (!strcmp(load, "forkstorm") && left == 1)
+		return forkstorm(number(argv[0], 0.01, 86400) * NS_PER_S);
+	if (!strcmp(load, "affinity") && left == 2)
+		return affinity(number(argv[0], 1, MAX_TASKS), number(argv[1], 0.01, 86400) * NS_PER_S);
+	usage();
+}

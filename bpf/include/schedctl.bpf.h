@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The library of schedctl's schedulers. A scheduler says how many classes of tasks and how many queues it has, then
+ * includes this file alone:
+ *
+ *     #define NR_CLASSES 3        // others (0) and two intents
+ *     #define NR_QUEUES 3         // fair queues; several classes may share one
+ *     #define NR_COMM_RULES 2     // rows of comm_rules, 0 for none
+ *     #define NR_UID_RULES 0      // rows of uid_rules, 0 for none
+ *     #define MATCH_CGROUPS 0     // 1 when a class matches by cgroup
+ *     #include "schedctl.bpf.h"
+ *
+ * and defines the tables `classes`, `queues`, and, where their number is not 0, `comm_rules` and `uid_rules`.
+ *
+ *     schedctl_kernel.bpf.h   the kernel's types and kfuncs, from 6.12 on; BPF macros; small helpers
+ *     schedctl_task.bpf.h     what is kept for each task; which class it is in; accounting; counters; exit record
+ *     schedctl_fair.bpf.h     fair queues: shares by weight between queues, by nice value inside one, ageing
+ *
+ * Maps that user space may read and write by name:
+ *
+ *     schedctl_cgroups   hash       u64 cgroup id → struct schedctl_cgroup: the classes its tasks, and those of the
+ *                                   cgroups below it, belong to
+ *     schedctl_control   array[1]   struct schedctl_control: add 1 to `generation` after changing schedctl_cgroups,
+ *                                   and every task is matched anew when it next wakes or leaves a CPU
+ *     schedctl_stats     percpu[NR_CLASSES]   struct schedctl_stats: what each class received
+ *     schedctl_exit      array[1]   struct schedctl_exit: why the scheduler ended; kind 0 while it runs
+ */
+#ifndef SCHEDCTL_BPF_H
+#define SCHEDCTL_BPF_H
+
+#include "schedctl_kernel.bpf.h"
+#include "schedctl_task.bpf.h"
+#include "schedctl_fair.bpf.h"
+
+#endif

@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Fair queues: CPU time is shared between queues by weight, and between the tasks of one queue by their nice values.
+ *
+ * Each queue is one DSQ, ordered by the virtual time of its tasks, and has a virtual time of its own: a queue of weight
+ * w is charged 100 / w nanoseconds for each that its tasks run, and the queue that has waited with the least goes first.
+ * So a queue gets weight / (sum of the weights that compete) of the CPUs its tasks may use, however many tasks it has.
+ *
+ *   lag      A queue or task that slept, or that could not use its share, comes back at most `fair_lag_ns` of virtual
+ *            time behind the others: it is served first, but cannot keep them waiting for what it did not use.
+ *   idle     A CPU that nobody else wanted is free of charge beyond that same lag.
+ *   ageing   A queue with tasks that no CPU has taken one from for `fair_age_ns` of real time goes before all others,
+ *            whatever its weight, so none is starved.
+ *   nice     Weights of nice values are bounded to 10..1000 (about nice 10 to -10): the heaviest task of a queue gets
+ *            100 times the lightest at most.
+ *   affinity A CPU takes the first task of a queue that may run on it, and tries the next queue when there is none.
+ *
+ * The scheduler defines fair_lag_ns and fair_age_ns and the table `queues`.
+ */
+#ifndef SCHEDCTL_FAIR_BPF_H
+#define SCHEDCTL_FAIR_BPF_H
+
+#define FAIR_DSQ 0x1000	 /* DSQ of queue 0; the others follow */
+#define FAIR_AGED 0x1000	 /* added to the number of a queue that is picked because it aged */
+#define FAIR_TRIES 4	 /* queues tried in order of need before the plain sweep over all */
+#define FAIR_PEEKS 8	 /* tasks looked at for the first that may run on a CPU */
+#define NICE_WEIGHT_MIN 10
+#define NICE_WEIGHT_MAX 1000
+
+struct schedctl_queue {
+	u32 weight;	 /* 1 to 10000 for a class, the sum for a queue of several */
+	u64 vtime;	 /* service received / weight */
+	u64 task_vtime;	 /* the virtual time its tasks have come to */
+	u64 taken_at;	 /* when a CPU last took a task from it, or it had none */
+};
+
+extern struct schedctl_queue queues[NR_QUEUES];
+extern const u64 fair_lag_ns;
+extern const u64 fair_age_ns;
+
+static u64 fair_vtime; /* the virtual time that the queues have come to */
+
+/* Create the DSQs; in ops.init. */
+static __always_inline s32 fair_init(void)
+{
+	u64 now = bpf_ktime_get_ns();
+
+	for (u64 i = 0; i < NR_QUEUES; i++) {
+		s32 error = scx_bpf_create_dsq(FAIR_DSQ + i, -1);
+
+		if (error)
+			return error;
+		queues[i].taken_at = now;
+	}
+	return 0;
+}
+
+static __always_inline struct schedctl_queue *queue_of(const struct schedctl_task *t)
+{
+	return &queues[bounded(class_of(t)->queue, NR_QUEUES)];
+}
+
+static __always_inline u64 queue_dsq(const struct schedctl_task *t)
+{
+	return FAIR_DSQ + class_of(t)->queue;
+}
+
+/* Tasks that wait in the task's queue. */
+static __always_inline u64 queue_length(const struct schedctl_task *t)
+{
+	s32 length = scx_bpf_dsq_nr_queued(queue_dsq(t));
+
+	return length > 0 ? length : 0;
+}
+
+/* A task that is new in its queue starts where the queue is. */
+static __always_inline void fair_join(struct schedctl_task *t)
+{
+	t->vtime = queue_of(t)->task_vtime;
+}
+
+/* Bring the queue up to date for a task that is about to wait in it; before the insertion. */
+static __always_inline void fair_arrive(struct schedctl_task *t, u64 now)
+{
+	struct schedctl_queue *q = queue_of(t);
+
+	if (!queue_length(t))
+		q->taken_at = now;
+	if (vtime_before(q->vtime, fair_vtime - fair_lag_ns))
+		q->vtime = fair_vtime - fair_lag_ns;
+	if (vtime_before(t->vtime, q->task_vtime - fair_lag_ns))
+		t->vtime = q->task_vtime - fair_lag_ns;
+}
+
+/* The task waits in its queue, in order of its virtual time. */
+static __always_inline void fair_enqueue(struct task_struct *p, struct schedctl_task *t, u64 slice, u64 enq_flags)
+{
+	fair_arrive(t, bpf_ktime_get_ns());
+	scx_bpf_dsq_insert_vtime(p, queue_dsq(t), slice, t->vtime, enq_flags);
+}
+
+/* ops.running: the queue has come to where its running task is. */
+static __always_inline void fair_running(const struct schedctl_task *t)
+{
+	struct schedctl_queue *q = queue_of(t);
+
+	if (vtime_before(q->task_vtime, t->vtime))
+		q->task_vtime = t->vtime;
+}
+
+/* ops.dispatch and ops.stopping: charge the task and its queue for `delta` nanoseconds. */
+static __always_inline void fair_charge(const struct task_struct *p, struct schedctl_task *t, u64 delta)
+{
+	struct schedctl_queue *q = queue_of(t);
+
+	t->vtime += delta * 100 / clamp(p->scx.weight, NICE_WEIGHT_MIN, NICE_WEIGHT_MAX);
+	if (t->direct && vtime_before(fair_vtime + fair_lag_ns, q->vtime))
+		return;
+	__sync_fetch_and_add(&q->vtime, delta * 100 / max(q->weight, 1));
+}
+
+struct fair_choice {
+	u64 now;
+	u64 tried; /* numbers + 1 of up to FAIR_TRIES queues that have nothing for this CPU, 16 bits each */
+	u64 queue; /* the best so far, when `found` */
+	u64 vtime;
+	bool found;
+	bool aged;
+};
+
+/* Keep in `c` the queue with the greatest need: an aged one, then the one with the least virtual time. */
+static long fair_compare(u64 i, struct fair_choice *c)
+{
+	u64 queue = bounded(i, NR_QUEUES);
+	u64 vtime = queues[queue].vtime;
+	bool aged = minus(c->now, queues[queue].taken_at) > fair_age_ns;
+
+	for (u32 k = 0; k < FAIR_TRIES; k++)
+		if ((c->tried >> 16 * k & 0xffff) == queue + 1)
+			return 0;
+	if (!scx_bpf_dsq_nr_queued(FAIR_DSQ + queue))
+		return 0;
+	if (c->found && (aged < c->aged || (aged == c->aged && !vtime_before(vtime, c->vtime))))
+		return 0;
+	c->found = true;
+	c->queue = queue;
+	c->aged = aged;
+	c->vtime = vtime;
+	return 0;
+}
+
+/*
+ * The queue with the greatest need, FAIR_AGED added when it is aged, or -1. This and fair_head_waits are global
+ * functions, which the BPF verifier looks at once: inlined in a loop they cost it 100 times the work, and nested loops
+ * with callbacks fail in 6.18 ("verifier bug: add backedge").
+ */
+__noinline int fair_pick(u64 now, u64 tried)
+{
+	struct fair_choice c = { .now = now, .tried = tried };
+
+	bpf_loop(NR_QUEUES, fair_compare, &c, 0);
+	if (!c.found)
+		return -1;
+	return c.aged ? c.queue + FAIR_AGED : c.queue;
+}
+
+/* Does a task wait in the queue that may run on `cpu` and comes before `key`, or with it? Looks at FAIR_PEEKS tasks. */
+__noinline int fair_head_waits(u64 queue, s32 cpu, u64 key)
+{
+	struct bpf_iter_scx_dsq it;
+	int waits = 0;
+
+	bpf_iter_scx_dsq_new(&it, FAIR_DSQ + queue, 0);
+	for (u32 i = 0; i < FAIR_PEEKS; i++) {
+		struct task_struct *p = bpf_iter_scx_dsq_next(&it);
+
+		if (!p)
+			break;
+		if (bpf_cpumask_test_cpu(cpu, p->cpus_ptr)) {
+			waits = !vtime_before(key, p->scx.dsq_vtime);
+			break;
+		}
+	}
+	bpf_iter_scx_dsq_destroy(&it);
+	return waits;
+}
+
+/* Take the first task of the queue that may run here. */
+static __always_inline bool fair_take(u64 queue, u64 now)
+{
+	if (!scx_bpf_dsq_move_to_local(FAIR_DSQ + queue))
+		return false;
+	queues[queue].taken_at = now;
+	if (vtime_before(fair_vtime, queues[queue].vtime))
+		fair_vtime = queues[queue].vtime;
+	return true;
+}
+
+/* Does the task `t`, which has the CPU and would wait by `key`, need it more than the queue that was picked? */
+static __always_inline bool fair_keeps(const struct schedctl_task *t, u64 key, s32 cpu, u64 queue, bool aged)
+{
+	if (class_of(t)->queue == queue)
+		return !fair_head_waits(queue, cpu, key);
+	return !aged && vtime_before(queue_of(t)->vtime, queues[queue].vtime);
+}
+
+static long fair_sweep(u64 i, u64 *now)
+{
+	if (!fair_take(bounded(i, NR_QUEUES), *now))
+		return 0;
+	*now = 0; /* taken */
+	return 1;
+}
+
+/*
+ * ops.dispatch: give `cpu` a task of the queue with the greatest need. False when no queue has one for it, or when the
+ * task `t` that has the CPU and could go on (NULL: none), which would wait by `key`, needs it more. Without that
+ * comparison two tasks on one CPU would take turns whatever their weights: the kernel asks before it puts the old back.
+ */
+static __always_inline bool fair_dispatch(s32 cpu, const struct schedctl_task *t, u64 key)
+{
+	u64 now = bpf_ktime_get_ns(), tried = 0;
+
+	for (u32 i = 0; i < FAIR_TRIES; i++) {
+		int picked = fair_pick(now, tried);
+		u64 queue = bounded(picked & (FAIR_AGED - 1), NR_QUEUES);
+
+		if (picked < 0 || (t && fair_keeps(t, key, cpu, queue, picked >= FAIR_AGED)))
+			return false;
+		if (fair_take(queue, now))
+			return true;
+		tried = tried << 16 | (queue + 1);
+	}
+	bpf_loop(NR_QUEUES, fair_sweep, &now, 0);
+	return !now;
+}
+
+#endif

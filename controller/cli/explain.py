@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`schedctl explain KIND[.path]` and `schedctl explain lint/ID`."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from textwrap import indent
+
+from controller.cli.command import Parser, UsageError, Verb
+from controller.cli.context import Context
+from controller.cli.text import suggestion, table
+from controller.errors import InputError
+
+
+def _arguments(parser: Parser) -> None:
+    parser.add_argument("what", nargs="*", metavar="KIND[.path]")
+    parser.add_argument("--recursive", action="store_true", help="print the names of all fields below it")
+
+
+def _explain(args: Namespace, context: Context) -> int:
+    if not args.what:
+        raise UsageError("You must specify the type of resource to explain.")
+    if len(args.what) > 1:
+        raise UsageError("We accept only this format: explain RESOURCE")
+    what = args.what[0]
+    if what == "lint" or what.startswith("lint/"):
+        context.out(_lint(what.removeprefix("lint").lstrip("/")))
+        return 0
+    from controller.api.explain import explain
+
+    context.out(explain(what, recursive=args.recursive))
+    return 0
+
+
+def _lint(rule: str) -> str:
+    from controller.verify.lint import rules
+
+    known = {each.id: each for each in rules.all()}
+    if not rule:
+        return table(["RULE", "SEVERITY", "DESCRIPTION"], [[r.id, r.severity, r.sentence] for r in known.values()])
+    found = known.get(f"lint/{rule}")
+    if found is None:
+        near = suggestion(rule, [name.removeprefix("lint/") for name in known]).replace("\t", "\tlint/")
+        raise InputError(
+            f'there is no lint rule "lint/{rule}"{near}', remedy="" if near else "see: schedctl explain lint"
+        )
+    sections = [("DESCRIPTION", found.sentence), ("FIX", found.fix), ("BAD", found.bad), ("GOOD", found.good)]
+    text = f"RULE:      {found.id}\nSEVERITY:  {found.severity}\n"
+    return text + "".join(f"\n{title}:\n{indent(body.rstrip(), '    ')}\n" for title, body in sections)
+
+
+EXPLAIN = Verb(
+    run=_explain,
+    arguments=_arguments,
+    usage="KIND[.path.to.field] [--recursive]\n  schedctl explain lint/RULE",
+)

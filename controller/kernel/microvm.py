@@ -1,0 +1,414 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Boots a kernel in a sealed micro-VM and talks to the agent inside it.
+
+    with boot(kernel, VmShape(cores=2)) as guest:
+        report = guest.load(object_bytes, timeout_ms=3000)
+        guest.attach()
+        lateness = guest.run(["schedload", "wakers", "4", "2000", "3"], timeout_s=30)
+
+The guest has no disk, no network and no shared memory with this machine: a candidate scheduler runs there with full
+rights over a kernel that is thrown away. Three socket pairs connect it: one virtio-serial port carrying a JSON document
+a line both ways, the serial console, and QEMU's own monitor. Whatever comes through them is untrusted: each wait has a
+deadline, each line a limit, and anything unexpected is a GuestError with the end of the console, never a verdict.
+QEMU dies with this process, however it dies: the kernel kills it when the thread that started it is gone, and that
+thread lives exactly as long as QEMU does. The one file a guest leaves is the snapshot of its freshly booted self, in
+the cache (see snapshot.py).
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from controller.errors import CouldNotTell, GuestError, InputError, ToolMissing
+from controller.kernel import initramfs, qemu, snapshot
+from controller.kernel.bpf_object import LoadReport
+from controller.kernel.console import Console
+from controller.kernel.guest_protocol import MAX_LINE, CommandResult, GuestFacts, error_from, revive
+from controller.kernel.schedext import SchedExtStatus
+from controller.kernel.snapshot import Monitor
+
+_CMDLINE = "console=ttyS0 quiet panic=-1 oops=panic mitigations=off rdinit=/init"
+_EMULATOR_FAULT = "Oops: int3"
+_PANIC = re.compile(
+    r"^.*(?:Kernel panic - not syncing|BUG: unable to handle|Out of memory: Killed process).*$", re.MULTILINE
+)
+_CLASS = re.compile(r"cpus(\d+)\+?\.pkg([1-9]\d*)\.smt([1-9]\d*)\.llc([1-9]\d*)\.numa([1-9]\d*)")
+_MIB_PER_CPU = 64
+_ENDED = "ended"
+_POLL_S = 1.0
+_RESUME_S = 30.0  # less than a boot on the same busy machine
+_ANSWER_S = 60.0  # on top of what a request itself is allowed: the emulator on a busy machine is slow, not stuck
+
+T = TypeVar("T")
+Reporter = Callable[[str], None]
+
+
+class EmulatorFault(GuestError):
+    """QEMU's emulator broke the guest kernel (stale translated code): nobody's verdict, run it again."""
+
+
+@dataclass(frozen=True)
+class VmShape:
+    """What the guest's kernel finds: packages (each with one last-level cache), cores a package, threads a core, memory.
+
+    The CPUs and the memory are divided evenly between `numa_nodes`.
+    """
+
+    packages: int = 1
+    cores: int = 2
+    threads: int = 1
+    memory_mib: int = 512
+    numa_nodes: int = 1
+
+    @property
+    def cpus(self) -> int:
+        """How many CPUs that is."""
+        return self.packages * self.cores * self.threads
+
+    @classmethod
+    def of_class(cls, klass: str, memory_mib: int = 512) -> Self:
+        """The shape that presents topology class `klass` (see topology.py).
+
+        Raises InputError for what is no class, and CouldNotTell for one that QEMU's CPUs cannot form: uneven parts, or
+        several last-level caches a package (QEMU 10 takes `dies=` but its CPUID does not tell the guest so).
+        """
+        match = _CLASS.fullmatch(klass)
+        if match is None:
+            raise InputError(f"{klass} is not a topology class", remedy="such as cpus2.pkg1.smt1.llc1.numa1")
+        cpus, packages, threads, llcs, nodes = map(int, match.groups())
+        cores = cpus // (packages * threads)
+        if packages * cores * threads != cpus or packages != llcs or cpus % nodes:
+            raise CouldNotTell(f"a micro-VM cannot present topology class {klass}", remedy="verify on such a machine")
+        return cls(packages, cores, threads, max(memory_mib, _MIB_PER_CPU * cpus), nodes)
+
+    def options(self) -> list[str]:
+        """QEMU's arguments for it."""
+        parts = f"sockets={self.packages},cores={self.cores},threads={self.threads}"
+        options = ["-smp", f"cpus={self.cpus},{parts}", "-m", str(self.memory_mib)]
+        share = self.cpus // self.numa_nodes
+        for node in range(self.numa_nodes) if self.numa_nodes > 1 else ():
+            size = self.memory_mib // self.numa_nodes
+            options += ["-object", f"memory-backend-ram,id=node{node},size={size}M"]
+            options += ["-numa", f"node,memdev=node{node},cpus={node * share}-{(node + 1) * share - 1}"]
+        return options
+
+
+def boot(
+    kernel: Path, shape: VmShape | None = None, *, deadline_s: float = 90, reporter: Reporter | None = None
+) -> Guest:
+    """Boot the image `kernel` and return the guest once its agent has reported.
+
+    Raises InputError when `kernel` is not a bootable image, ToolMissing without a usable QEMU, and GuestError
+    (EmulatorFault when the emulator is to blame) when the guest dies or is not there after `deadline_s` seconds.
+    """
+    shape = shape or VmShape()
+    tell = reporter or (lambda _text: None)
+    emulator = qemu.find()
+    qemu.check_image(kernel)
+    image = initramfs.build()
+    accelerator = qemu.accelerator(emulator, kernel)
+    command = [*emulator.command(accelerator), *shape.options(), "-kernel", str(kernel), "-initrd", str(image)]
+    command += ["-append", _CMDLINE, *_Machine.CHANNELS]
+    saved = None if qemu.is_kvm(accelerator) else snapshot.place(command, [emulator.binary, kernel])
+    if saved is not None and saved.exists():
+        tell(f"resuming {kernel.name} with {shape.cpus} CPUs")
+        try:
+            return _start([*command, *snapshot.resume_options(saved)], kernel, min(deadline_s, _RESUME_S), resumed=True)
+        except (GuestError, OSError):
+            tell("the snapshot did not come up")
+            snapshot.discard(saved)
+    tell(f"booting {kernel.name} with {shape.cpus} CPUs ({accelerator[1].split(',')[0]})")
+    guest = _start(command, kernel, deadline_s, resumed=False)
+    if saved is not None:
+        guest._save(saved)
+    tell(f"Linux {guest.facts.release} is up")
+    return guest
+
+
+def _start(command: list[str], kernel: Path, allowed_s: float, *, resumed: bool) -> Guest:
+    deadline = time.monotonic() + allowed_s
+    guest = Guest(_Machine(command), kernel)
+    try:
+        guest._await_hello(deadline, allowed_s, resumed=resumed)
+    except BaseException:
+        guest.close()
+        raise
+    return guest
+
+
+class _Machine:
+    """One QEMU process with its socket pairs. The thread that starts it waits for its end (see the module's text)."""
+
+    CHANNELS = (
+        "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny",
+        "-serial", "chardev:console", "-mon", "chardev=monitor,mode=control",
+        "-device", "virtio-serial-pci,max_ports=2",
+        "-device", f"virtserialport,chardev=port,name={initramfs.PORT_NAME}",
+    )  # fmt: skip
+
+    def __init__(self, command: list[str]) -> None:
+        self.port, port_end = socket.socketpair()
+        console, console_end = socket.socketpair()
+        monitor, monitor_end = socket.socketpair()
+        self.console = Console(console)
+        self.monitor = Monitor(monitor)
+        self._started: Future[subprocess.Popen[bytes]] = Future()
+        ends = {"port": port_end, "console": console_end, "monitor": monitor_end}
+        self._thread = threading.Thread(target=self._live, args=(command, ends), name="qemu", daemon=True)
+        self._thread.start()
+        try:
+            self.pid = self._started.result().pid
+        except OSError as error:
+            self.kill()
+            raise ToolMissing(f"cannot start {command[0]}: {error}", remedy="make setup") from error
+        except BaseException:
+            self.kill()
+            raise
+
+    def kill(self) -> None:
+        """End QEMU and everything that belongs to it; may be called again."""
+        if self._started.exception() is None:
+            self._started.result().kill()
+        self._thread.join()
+        self.port.close()
+        self.monitor.close()
+        self.console.close()
+
+    def _live(self, command: list[str], ends: dict[str, socket.socket]) -> None:
+        for name, end in ends.items():
+            command = [*command, "-chardev", f"socket,id={name},fd={end.fileno()}"]
+        try:
+            process = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "KILL", "--", *command],
+                stdin=subprocess.DEVNULL,
+                stdout=ends["console"].fileno(),
+                stderr=ends["console"].fileno(),
+                pass_fds=[end.fileno() for end in ends.values()],
+                start_new_session=True,  # the terminal's Ctrl-C is for us: we end QEMU ourselves
+            )
+        except BaseException as error:  # noqa: BLE001 - handed to the thread that waits for it
+            self._started.set_exception(error)
+            return
+        finally:
+            for end in ends.values():
+                end.close()
+        self._started.set_result(process)
+        process.wait()
+
+
+class Guest:
+    """A booted micro-VM. Every method is one request: it ends in time, with an answer or with an error.
+
+    Errors of the loader in the guest (InputError, KernelError, LoadRefused) come out as themselves. GuestError means
+    the guest itself is gone or talks nonsense; it is closed then, and each later call says the same.
+    """
+
+    def __init__(self, machine: _Machine, kernel: Path) -> None:
+        self._machine = machine
+        self._kernel = kernel
+        self._pending = bytearray()
+        self._requests = 0
+        self._fault: GuestError | None = None
+        self.facts: GuestFacts
+
+    @property
+    def pid(self) -> int:
+        """The process id of its QEMU."""
+        return self._machine.pid
+
+    def load(self, image: bytes, *, timeout_ms: int | None = None) -> LoadReport:
+        """Load a BPF object, its watchdog shortened to `timeout_ms`; one loaded before is closed first.
+
+        Raises LoadRefused with the verifier's log, InputError for what is no scheduler, KernelError without sched_ext.
+        """
+        answer = self._call("load", 60, image=base64.b64encode(image).decode(), timeout_ms=timeout_ms)
+        return self._as(LoadReport, answer)
+
+    def attach(self, settle_s: float = 5.0) -> None:
+        """Put the loaded scheduler in charge; KernelError says why it did not get or stay there."""
+        self._call("attach", settle_s, settle_s=settle_s)
+
+    def detach(self) -> None:
+        """Return to the kernel's own scheduler; the object stays loaded and can be attached again."""
+        self._call("detach", 10)
+
+    def status(self) -> SchedExtStatus:
+        """What the guest's kernel says now, with the loaded scheduler's exit record once it has left."""
+        return self._as(SchedExtStatus, self._call("status"))
+
+    def read_global(self, name: str) -> bytes:
+        """The bytes of the loaded scheduler's global variable `name`. Raises InputError when there is none."""
+        return self._bytes(self._call("read_global", variable=name))
+
+    def map_lookup(self, name: str, key: bytes) -> bytes | None:
+        """The value under `key` in the scheduler's map `name`, or None."""
+        value = self._call("map_lookup", map_name=name, key=base64.b64encode(key).decode())
+        return None if value is None else self._bytes(value)
+
+    def map_update(self, name: str, key: bytes, value: bytes) -> None:
+        """Put `value` under `key` in the scheduler's map `name`."""
+        sent = [base64.b64encode(each).decode() for each in (key, value)]
+        self._call("map_update", map_name=name, key=sent[0], value=sent[1])
+
+    def run(self, argv: Sequence[str], *, timeout_s: float) -> CommandResult:
+        """Run a command under the scheduler in charge; after `timeout_s` it is killed and `timed_out` set."""
+        return self._as(CommandResult, self._call("run", timeout_s, argv=list(argv), timeout_s=timeout_s))
+
+    def spawn(self, argv: Sequence[str]) -> int:
+        """Start a command and return its number for `wait` and `kill`."""
+        return self._as(int, self._call("spawn", argv=list(argv)))
+
+    def wait(self, command: int, timeout_s: float) -> CommandResult:
+        """The end of a spawned command; with `timed_out` it still runs, and can be waited for again."""
+        return self._as(CommandResult, self._call("wait", timeout_s, command=command, timeout_s=timeout_s))
+
+    def kill(self, command: int) -> None:
+        """Send SIGKILL to a spawned command and its children; `wait` collects it."""
+        self._call("kill", command=command)
+
+    def read_file(self, path: str) -> str:
+        """A guest file's text, at most 1 MiB. Raises KernelError."""
+        return self._as(str, self._call("read_file", path=path))
+
+    def write_file(self, path: str, text: str) -> None:
+        """Write a guest file (a cgroup's weight, a CPU's `online`) in one write. Raises KernelError."""
+        self._call("write_file", path=path, text=text)
+
+    def kmsg(self) -> list[str]:
+        """The guest's kernel log since the last load (since boot before the first)."""
+        return self._as(list[str], self._call("kmsg"))
+
+    def console_tail(self) -> str:
+        """The end of what the guest printed on its serial console."""
+        return self._machine.console.tail()
+
+    def close(self) -> None:
+        """End the guest; may be called again."""
+        self._machine.kill()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    # ---- the port ----
+
+    def _await_hello(self, deadline: float, allowed_s: float, *, resumed: bool = False) -> None:
+        too_late = f"did not come up within {allowed_s:.0f} s"
+        if resumed:  # it said hello before it was written to the file
+            snapshot.go_on(self._machine.monitor, deadline)
+            self.facts = self._as(GuestFacts, self._call("facts", deadline=deadline, too_late=too_late))
+        else:
+            self.facts = self._as(GuestFacts, self._receive(deadline, too_late).get("hello"))
+
+    def _save(self, file: Path) -> None:
+        try:
+            snapshot.save(self._machine.monitor, file)
+        except OSError:  # no room for it: the next boot is a boot
+            return
+        except GuestError as error:
+            raise self._broken(f"could not be written to a file: {error.message}") from error
+
+    def _call(
+        self, name: str, allowed_s: float = 0.0, *, deadline: float = 0.0, too_late: str = "", **arguments: Any
+    ) -> Any:
+        if self._fault is not None:
+            raise self._fault
+        self._requests += 1
+        line = json.dumps({"id": self._requests, "call": name, "with": arguments}).encode() + b"\n"
+        deadline = deadline or time.monotonic() + allowed_s + _ANSWER_S
+        too_late = too_late or f"did not answer `{name}` within {allowed_s + _ANSWER_S:.0f} s"
+        try:
+            self._machine.port.settimeout(_ANSWER_S)
+            self._machine.port.sendall(line)
+        except TimeoutError as error:
+            raise self._broken(f"took no request (`{name}`) within {_ANSWER_S:.0f} s") from error
+        except OSError as error:
+            raise self._broken(_ENDED) from error
+        answer = self._receive(deadline, too_late)
+        if answer.get("id") != self._requests or not {"result", "error"} & answer.keys():
+            raise self._broken(f"answered something else than `{name}`")
+        if "error" in answer:
+            raise self._revived(lambda: error_from(answer["error"]))
+        return answer["result"]
+
+    def _receive(self, deadline: float, too_late: str) -> dict[str, Any]:
+        """The next document of the guest."""
+        searched = 0
+        while (end := self._pending.find(b"\n", searched)) < 0:
+            searched = len(self._pending)
+            if searched > MAX_LINE:
+                raise self._broken(f"sent a line of more than {MAX_LINE} bytes")
+            self._pending += self._more(deadline, too_late)
+        line = bytes(self._pending[:end])
+        del self._pending[: end + 1]
+        try:
+            document = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise self._broken("sent something that is not JSON") from error
+        if not isinstance(document, dict):
+            raise self._broken("sent something that is not an answer")
+        return document
+
+    def _more(self, deadline: float, too_late: str) -> bytes:
+        port = self._machine.port
+        while True:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise self._broken(too_late)
+            port.settimeout(min(left, _POLL_S))
+            try:
+                chunk = port.recv(256 * 1024)
+            except TimeoutError:
+                if self._machine.console.flooded:
+                    raise self._broken("flooded its console") from None
+                continue
+            except OSError:  # QEMU is gone, with a request of ours unread
+                chunk = b""
+            if not chunk:
+                raise self._broken(_ENDED)
+            return chunk
+
+    def _as(self, wanted: type[T], value: Any) -> T:
+        return self._revived(lambda: revive(wanted, value))
+
+    def _bytes(self, value: Any) -> bytes:
+        return self._revived(lambda: base64.b64decode(revive(str, value), validate=True))
+
+    def _revived(self, make: Callable[[], T]) -> T:
+        try:
+            return make()
+        except ValueError as error:
+            raise self._broken(f"sent an answer that makes no sense: {error}") from error
+
+    def _broken(self, what: str) -> GuestError:
+        """End the guest and say what it did, with the end of its console and the emulator's or kernel's own fault."""
+        console = self._machine.console
+        if what is _ENDED:
+            console.finish(2.0)
+        self._machine.kill()
+        text = console.text()
+        message = f"the micro-VM of {self._kernel.name} {what}"
+        panic = _PANIC.search(text)
+        if panic is not None:
+            message += f": {panic[0].strip()}"
+        if _EMULATOR_FAULT in text:
+            self._fault = EmulatorFault(
+                f"{message} (a fault of QEMU's emulator)", console=console.tail(), remedy="run it again"
+            )
+        else:
+            self._fault = GuestError(message, console=console.tail(), remedy="see its console")
+        return self._fault

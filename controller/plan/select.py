@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which planner decides: the one the policy asks for, or the rules planner with a note saying why not.
+
+The rules planner goes first, always: it costs nothing, what it refuses (no template allowed, nothing to plan) the
+others would too, its proposal is the prior that the model is shown, its classes are the ones that are used, and it is
+what remains when the model cannot be asked or says nothing usable.
+
+    rules    the rules planner
+    auto     claude with a key and a budget, else rules
+    claude   as auto, but a missing key or an unusable setting is the user's error
+    search   not in this version
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Sequence
+
+from controller.api import Proposal, SchedulerPolicy, SchedulerTemplate, SchedulingIntent, WorkloadProfile
+from controller.errors import InputError
+from controller.plan import claude, messages, rules
+
+
+def propose(
+    profile: WorkloadProfile,
+    intents: Sequence[SchedulingIntent],
+    policy: SchedulerPolicy,
+    templates: Sequence[SchedulerTemplate],
+) -> Proposal:
+    """A proposal for `intents` (those that matched) from the templates that `policy` allows.
+
+    Raises InputError where there is nothing to propose, for mode search, and for mode claude without a key. Network,
+    quota, budget and nonsense never raise: `planner.note` of the rules planner's proposal tells them.
+    """
+    mode = policy.spec.planner.mode
+    if mode == "search":
+        raise InputError(
+            f"policy {policy.name}: planner search is not available in this version of schedctl",
+            remedy="set spec.planner.mode to auto, rules or claude",
+        )
+    allow = policy.spec.templates.allow
+    allowed = [t for t in templates if any(fnmatch.fnmatchcase(t.name, glob) for glob in allow)]
+    base = rules.propose(profile, intents, policy, allowed)
+    if mode == "rules":
+        return base
+    try:
+        settings = _settings(policy)
+    except InputError as error:
+        if mode == "claude":
+            raise
+        return _noted(base, error.message)
+    if policy.spec.planner.budget.usd_per_day == 0:
+        return _noted(base, "the policy's planner.budget.usdPerDay is 0")
+    try:
+        return claude.propose(profile, intents, policy, allowed, base, settings)
+    except claude.NoAnswer as reason:
+        return _noted(base, f"claude gave no proposal: {reason.message}")
+
+
+def _settings(policy: SchedulerPolicy) -> messages.Settings:
+    settings = messages.Settings.from_environment()
+    if settings is None:
+        raise InputError(
+            f"policy {policy.name} asks for planner {policy.spec.planner.mode}, and {messages.KEY} is not set",
+            remedy=f"set {messages.KEY} where the planner runs, or spec.planner.mode to auto or rules",
+        )
+    return settings
+
+
+def _noted(base: Proposal, note: str) -> Proposal:
+    return base.model_copy(update={"planner": base.planner.model_copy(update={"note": note})})

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lint: what an expert of sched_ext would object to, found in the C text without compiling it.
+
+`run` applies the rules of `rules.all()`; each is a pure function of the parsed text. An `error` rejects the candidate,
+a `warn` is told and goes on to the stages that measure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from controller.api import Finding
+from controller.errors import CandidateRejected
+from controller.verify.lint import rules
+from controller.verify.lint.unit import Unit, parse
+
+MAX_FINDINGS = 100
+MAX_SOURCE = 512 << 10
+
+
+def run(source: str, headers: Mapping[str, str] | None = None) -> tuple[Finding, ...]:
+    """The findings in the C text `source`, by line; `headers` (name → text) are those it may include. About 50 ms.
+
+    CandidateRejected("lint") for a text that is too large or too deeply nested to be judged.
+    """
+    if len(source) > MAX_SOURCE:
+        raise CandidateRejected("lint", f"the source is larger than {MAX_SOURCE >> 10} KiB", remedy="make it shorter")
+    try:
+        return _apply(parse(source, headers or {}))
+    except RecursionError as error:
+        raise CandidateRejected(
+            "lint", "the source is nested too deeply to be read", remedy="make it flatter"
+        ) from error
+
+
+def _apply(unit: Unit) -> tuple[Finding, ...]:
+    found: dict[tuple[int, str], Finding] = {}
+    for rule in rules.all():
+        for line, message, *milder in rule.check(unit):
+            severity = milder[0] if milder else rule.severity
+            finding = Finding(rule=rule.id, severity=severity, message=message[:4096], line=line, fix=rule.fix)
+            found.setdefault((line, rule.id), finding)
+    return tuple(found[key] for key in sorted(found))[:MAX_FINDINGS]
