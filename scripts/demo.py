@@ -20,6 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from controller.kernel.initramfs import build_load_generator
+
 SCHEDCTL = str(Path(sys.executable).with_name("schedctl"))
 NODE = f"demo-{os.getpid()}"
 INTENT = """\
@@ -82,7 +84,8 @@ class Demo:
     def on_node(self, *command: str, stdin: str | None = None, show: bool = True) -> str:
         """Run a command inside the node VM."""
         settings = [f"{key}={value}" for key, value in IN_GUEST.items()]
-        arguments = ["node", "exec", NODE, "--", "env", *settings, *command]
+        interactive = ["-i"] if stdin is not None else []
+        arguments = ["node", "exec", NODE, *interactive, "--", "env", *settings, *command]
         if show:
             print(f"node# {' '.join(command)}", flush=True)
         text = self.schedctl(*arguments, stdin=stdin, show=False)
@@ -130,13 +133,14 @@ class Demo:
         self.on_node("sh", "-c", "cat > /run/planner.pub", stdin=public.read_text(), show=False)
         self.on_node(SCHEDCTL, "key", "trust", "/run/planner.pub", show=False)
         self.on_node("uname", "-r")
-        self.say("A real mixed load on it: 6 CPU-bound `batch` processes beside `frontend`, which sleeps and wakes")
-        self.start_on_node("batch", "schedload", "spin", "6", "3600", "--comm", "batch")
-        self.start_on_node("frontend", "schedload", "wakers", "2", "5000", "3600", "--comm", "frontend")
         self.start_on_node(
-            "agent", "schedctl", "agent", "run", "--role", "node", "--repo", str(self.repo), "--node-name", NODE,
+            "agent", SCHEDCTL, "agent", "run", "--role", "node", "--repo", str(self.repo), "--node-name", NODE,
             "--observe-every", "8s",
         )  # fmt: skip
+        self.say("A real mixed load on it: 4 CPU-bound `batch` processes beside `frontend`, which sleeps and wakes")
+        load = str(build_load_generator())
+        self.start_on_node("batch", load, "spin", "4", "3600", "--comm", "batch")
+        self.start_on_node("frontend", load, "wakers", "2", "5000", "3600", "--comm", "frontend")
         log = (self.home / "planner.log").open("wb")
         command = [SCHEDCTL, "agent", "run", "--role", "planner"]
         self.planner = subprocess.Popen(command, env=self.env, stdout=log, stderr=log)
@@ -151,7 +155,7 @@ class Demo:
     def before(self) -> float:
         """The first profile, then the intent; its p99 on the kernel's own scheduler, nanoseconds."""
         self.say("The node's agent observes it (bcc inside the VM) on the kernel's own scheduler")
-        self.wait_for("the node's first profile", 90, lambda s: s.get("profile"))
+        self.wait_for("the node's first profile", 180, lambda s: s.get("profile"))
         self.schedctl("get", "nsch")
         self.say("An application team commits an intent")
         print(INTENT)
@@ -159,7 +163,7 @@ class Demo:
         return float(
             self.wait_for(
                 "a profile that knows the intent, still on the kernel's own scheduler",
-                60,
+                180,
                 lambda s: None if s.get("attached") else p99(s),
             )
         )
@@ -169,14 +173,14 @@ class Demo:
         self.say("Planned, rendered and verified outside the node, committed, attached, promoted")
         self.wait_for("a revision on probation", 200, lambda s: (s.get("attached") or {}).get("phase"))
         self.show_revision()
-        self.wait_for("its promotion", 90, lambda s: (s.get("attached") or {}).get("phase") == "Promoted")
+        self.wait_for("its promotion", 120, lambda s: (s.get("attached") or {}).get("phase") == "Promoted")
         promoted = self.node()["status"]["profile"]["takenAt"]
         state = self.on_node("cat", "/sys/kernel/sched_ext/state")
         ops = self.on_node("cat", "/sys/kernel/sched_ext/root/ops")
         if state.strip() != "enabled" or not ops.startswith("schedctl_"):
             raise DemoFailed(f"the kernel says {state.strip()} {ops.strip()}")
         after = self.wait_for(
-            "a profile under the new scheduler", 60, lambda s: p99(s) if s["profile"]["takenAt"] > promoted else None
+            "a profile under the new scheduler", 150, lambda s: p99(s) if s["profile"]["takenAt"] > promoted else None
         )
         for kinds in ("intents,spol,srev", "nsch"):
             self.schedctl("get", kinds, "-A", "-o", "wide")
@@ -215,7 +219,7 @@ class Demo:
         good = self.node()["status"]["attached"]["revision"]
         forbidden = POLICY % "no-such-template"
         self.schedctl("apply", "-f", "-", "-m", "platform: forbid every template", stdin=forbidden)
-        stalled = self.wait_for("Stalled with the reason", 60, lambda s: condition(s, "Stalled", "NoPlan"))
+        stalled = self.wait_for("Stalled with the reason", 150, lambda s: condition(s, "Stalled", "NoPlan"))
         print(f"  Stalled={stalled['status']} {stalled['reason']}: {stalled['message']}")
         self.schedctl("get", "spol,nsch")
         if self.node()["status"]["attached"]["revision"] != good:
@@ -226,10 +230,10 @@ class Demo:
     def eject(self) -> None:
         """Back to the kernel's own scheduler, and stay there."""
         self.say("Eject: back to the kernel's own scheduler, now")
-        self.on_node("schedctl", "eject")
+        self.on_node(SCHEDCTL, "eject")
         if self.on_node("cat", "/sys/kernel/sched_ext/state").strip() != "disabled":
             raise DemoFailed("the scheduler is still attached after eject")
-        self.wait_for("the agent to say so", 60, lambda s: condition(s, "Stalled", "Ejected"))
+        self.wait_for("the agent to say so", 120, lambda s: condition(s, "Stalled", "Ejected"))
         self.schedctl("get", "nsch")
         self.schedctl("events")
 

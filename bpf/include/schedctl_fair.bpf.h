@@ -79,24 +79,27 @@ static __always_inline void fair_join(struct schedctl_task *t)
 	t->vtime = queue_of(t)->task_vtime;
 }
 
-/* Bring the queue up to date for a task that is about to wait in it; before the insertion. */
-static __always_inline void fair_arrive(struct schedctl_task *t, u64 now)
+/* The task waits in its queue by `key`: its virtual time, or what a queue that is ordered otherwise goes by. */
+static __always_inline void fair_enqueue(struct task_struct *p, struct schedctl_task *t, u64 slice, u64 key,
+					 u64 enq_flags)
 {
 	struct schedctl_queue *q = queue_of(t);
 
 	if (!queue_length(t))
-		q->taken_at = now;
+		q->taken_at = bpf_ktime_get_ns();
 	if (vtime_before(q->vtime, fair_vtime - fair_lag_ns))
 		q->vtime = fair_vtime - fair_lag_ns;
-	if (vtime_before(t->vtime, q->task_vtime - fair_lag_ns))
-		t->vtime = q->task_vtime - fair_lag_ns;
+	scx_bpf_dsq_insert_vtime(p, queue_dsq(t), slice, key, enq_flags);
 }
 
-/* The task waits in its queue, in order of its virtual time. */
-static __always_inline void fair_enqueue(struct task_struct *p, struct schedctl_task *t, u64 slice, u64 enq_flags)
+/* The task's virtual time, brought up to the lag behind its queue: its key, unless the queue is ordered otherwise. */
+static __always_inline u64 fair_key(struct schedctl_task *t)
 {
-	fair_arrive(t, bpf_ktime_get_ns());
-	scx_bpf_dsq_insert_vtime(p, queue_dsq(t), slice, t->vtime, enq_flags);
+	u64 earliest = queue_of(t)->task_vtime - fair_lag_ns;
+
+	if (vtime_before(t->vtime, earliest))
+		t->vtime = earliest;
+	return t->vtime;
 }
 
 /* ops.running: the queue has come to where its running task is. */

@@ -32,8 +32,8 @@ _UNITS_NS = {
     "h": 3_600_000_000_000,
     "d": 86_400_000_000_000,
 }
-_DURATION = re.compile(r"^(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h|d)$")
-_PERCENT = re.compile(r"^(\d+(?:\.\d+)?)%$")
+_DURATION = re.compile(r"^([0-9]{1,18}(?:\.[0-9]{1,9})?)(ns|us|µs|ms|s|m|h|d)$")
+_PERCENT = re.compile(r"^([0-9]{1,18}(?:\.[0-9]{1,9})?)%$")
 _MAX_NS = 10 * 365 * _UNITS_NS["d"]
 
 
@@ -41,7 +41,7 @@ def parse_duration(value: object) -> int:
     """`2ms`, `30d`, `1.5s` → nanoseconds. An integer is taken as nanoseconds already parsed."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    match = _DURATION.match(value) if isinstance(value, str) else None
+    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         raise ValueError("must be a duration with a unit, such as 500us, 2ms, 60s or 30d")
     nanoseconds = round(float(match[1]) * _UNITS_NS[match[2]])
@@ -62,7 +62,7 @@ def parse_percent(value: object) -> float:
     """`3%` → 0.03. A float is taken as a fraction already parsed."""
     if isinstance(value, float):
         return value
-    match = _PERCENT.match(value) if isinstance(value, str) else None
+    match = _PERCENT.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         raise ValueError("must be a percentage such as 3% or 0.5%")
     return float(match[1]) / 100

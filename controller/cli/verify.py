@@ -7,6 +7,7 @@ candidate's fault, and a script must not take it for a pass.
 
 from __future__ import annotations
 
+import contextlib
 from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,7 +42,8 @@ def _verify(args: Namespace, context: Context) -> int:
     from controller import verify
 
     stages = _stages(args.stages)
-    name = args.filename or args.file
+    # What a proposal's findings point into is its C, as `schedctl render` prints it.
+    name = args.file or "scheduler.bpf.c"
     candidate = _candidate(args, context)
     kernels = _kernels(args.kernel, stages)
     examination = verify.examine(candidate, kernels=kernels, stages=stages, reporter=context.reporter)
@@ -71,7 +73,10 @@ def _stages(text: str) -> tuple[str, ...]:
 
 
 def _kernels(names: list[str], stages: tuple[str, ...]) -> tuple[KernelImage, ...]:
-    """The images named; without any, the node's own where that has sched_ext, else the newest that was pulled."""
+    """The images named; without any, the node's own where that has sched_ext, else the newest that was pulled.
+
+    None at all is no error here: what is wrong with the candidate itself can be told without a kernel.
+    """
     from controller.errors import ToolMissing
     from controller.kernel import images
 
@@ -79,11 +84,12 @@ def _kernels(names: list[str], stages: tuple[str, ...]) -> tuple[KernelImage, ..
         return ()
     if names:
         return tuple(images.resolve(name) for name in names)
-    try:
-        own = images.resolve("node")
-    except ToolMissing:
-        own = None
-    return (own if own is not None and own.has_sched_ext else images.resolve("newest"),)
+    for name in ("node", "newest"):
+        with contextlib.suppress(ToolMissing):
+            image = images.resolve(name)
+            if image.has_sched_ext or name == "newest":
+                return (image,)
+    return ()
 
 
 def _candidate(args: Namespace, context: Context) -> Candidate:
@@ -125,7 +131,8 @@ def report(passport: Passport, name: str) -> str:
 
 
 def _row(stage: StageResult, kernel: str) -> list[str]:
-    return [stage.stage, kernel, stage.verdict.value, f"{stage.seconds:.1f}", stage.summary]
+    seconds = f"{stage.seconds:.1f}" if stage.verdict.value != "notRun" else "-"
+    return [stage.stage, kernel, stage.verdict.value, seconds, stage.summary]
 
 
 def _finding_lines(stage: StageResult, name: str) -> list[str]:

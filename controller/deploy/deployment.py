@@ -12,7 +12,7 @@ Nothing is believed that the kernel does not say: `actual` reads sysfs and the k
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from controller.api import Attachment, KernelFacts, NodeEvent, Quarantined, SchedulerRevision, Topology, now
@@ -24,7 +24,11 @@ from controller.errors import KernelError, LoadRefused
 from controller.kernel import loader, schedext, topology
 
 CGROUP_MAP = "schedctl_cgroups"
-"""BPF map of our templates: cgroup id (u64) → class number (u32)."""
+"""BPF map of our templates: cgroup id (u64) → one bit a class (four u64); bpf/include/schedctl.bpf.h."""
+CONTROL_MAP = "schedctl_control"
+"""BPF map whose one u64 is counted up to have every task matched anew."""
+Cgroups = Mapping[int, Collection[int]]
+"""cgroup id → numbers of the classes that its tasks may belong to."""
 
 
 class Deployment:
@@ -85,10 +89,10 @@ class Deployment:
             quarantine=entries.quarantine,
         )
 
-    def attach(self, admitted: Admitted, cgroups: Mapping[int, int]) -> None:
+    def attach(self, admitted: Admitted, cgroups: Cgroups) -> None:
         """Put the revision on probation. KernelError if the kernel would not run it; then nothing of ours is attached.
 
-        `cgroups` maps cgroup ids to class numbers. The object is opened, checked and loaded before the old scheduler
+        `cgroups` is what the node knows of its cgroups. The object is opened, checked and loaded before the old scheduler
         goes, so that a refusal costs nothing.
         """
         spec = admitted.revision.spec
@@ -155,10 +159,16 @@ class Deployment:
         self._journal.quarantine(entry)
         self._journal.event("Warning", "Quarantined", f"{object_digest[:19]}: {reason}")
 
-    def refresh_cgroups(self, cgroups: Mapping[int, int]) -> None:
-        """Tell the attached scheduler which cgroups belong to which class now."""
+    def refresh_cgroups(self, cgroups: Cgroups) -> None:
+        """Tell the attached scheduler which cgroups belong to which class now; an adopted one through its pins."""
+        record = self._journal.entries.attached
+        if not cgroups or record is None:
+            return
         if self._live is not None:
             _fill(self._live, cgroups)
+        elif (self._pins / record.ops_name / loader.LINK_NAME).exists():
+            with loader.adopt(self._pins / record.ops_name) as pinned:
+                _fill(pinned, cgroups)
 
     def close(self) -> None:
         """Let go. A scheduler on probation goes with us, a promoted one stays pinned."""
@@ -223,9 +233,15 @@ def revision_of(actual: Actual, revisions: tuple[SchedulerRevision, ...]) -> Sch
     return next((r for r in revisions if r.name == name), None)
 
 
-def _fill(scheduler: loader.Scheduler, cgroups: Mapping[int, int]) -> None:
-    for cgroup_id, class_number in cgroups.items():
-        scheduler.map_update(CGROUP_MAP, cgroup_id.to_bytes(8, "little"), class_number.to_bytes(4, "little"))
+def _fill(scheduler: loader.Scheduler | loader.Pinned, cgroups: Cgroups) -> None:
+    """Write the rows, then have tasks matched anew. Rows of cgroups that are gone do no harm: ids are not used again."""
+    for cgroup_id, numbers in cgroups.items():
+        bits = sum(1 << number for number in numbers)
+        scheduler.map_update(CGROUP_MAP, cgroup_id.to_bytes(8, "little"), bits.to_bytes(32, "little"))
+    if cgroups:
+        first = bytes(4)
+        seen = int.from_bytes(scheduler.map_lookup(CONTROL_MAP, first) or b"", "little")
+        scheduler.map_update(CONTROL_MAP, first, ((seen + 1) % (1 << 64)).to_bytes(8, "little"))
 
 
 def _kernel_facts() -> KernelFacts:

@@ -114,12 +114,13 @@ def compile_bpf(source: str, include: Path) -> CompiledObject:
     headers = {str(path.relative_to(include)) for path in sorted(include.rglob("*.h")) if path.is_file()}
     screen(source, headers)
     text = _utf8(source)
+    sandbox = _programs()
     clang = find()
-    expanded = _run(clang, text, include, ("-E", "-x", "c", CANDIDATE), stdin=b"")
+    expanded = _run(sandbox, clang, text, include, ("-E", "-x", "c", CANDIDATE), stdin=b"")
     _judge(expanded, "preprocessing")
     screen_expanded(expanded.stdout.decode("utf-8", "replace"))
     # The candidate and the headers stay visible: clang copies source lines into BTF, for the kernel's verifier log.
-    compiled = _run(clang, text, include, ("-c", "-x", "cpp-output", "-"), stdin=expanded.stdout)
+    compiled = _run(sandbox, clang, text, include, ("-c", "-x", "cpp-output", "-"), stdin=expanded.stdout)
     _judge(compiled, "compiling")
     return CompiledObject(compiled.stdout, compiled.diagnostics, clang.version)
 
@@ -135,6 +136,8 @@ def _judge(run: _Run, doing: str) -> None:
     errors = [d for d in run.diagnostics if d.severity in ("error", "fatal error")]
     evidence = "\n".join(map(str, run.diagnostics))[:MAX_DIAGNOSTICS]
     number = -run.code if run.code < 0 else run.code - 128  # the sandbox reports a signal as 128 + its number
+    if run.code in (126, 127):  # said by prlimit and by the loader: clang itself never ran
+        raise CouldNotTell(f"{doing}: clang does not start in the sandbox", remedy="see: schedctl doctor")
     if run.memory_out:
         problem = f"{doing} it takes more than {ADDRESS_SPACE >> 30} GiB of memory"
     elif number in (signal.SIGXCPU, signal.SIGKILL):
@@ -156,12 +159,25 @@ def _judge(run: _Run, doing: str) -> None:
     raise BuildRejected(problem, evidence=evidence, remedy="make the scheduler simpler")
 
 
-def _run(clang: Clang, source: bytes, include: Path, arguments: tuple[str, ...], *, stdin: bytes) -> _Run:
-    bwrap = shutil.which("bwrap")
-    prlimit = shutil.which("prlimit")
-    if bwrap is None or prlimit is None:
-        missing = "bwrap (bubblewrap)" if bwrap is None else "prlimit (util-linux)"
+def _programs() -> tuple[str, str]:
+    """bubblewrap and prlimit, without which no untrusted C is compiled."""
+    found = shutil.which("bwrap"), shutil.which("prlimit")
+    if found[0] is None or found[1] is None:
+        missing = "bwrap (bubblewrap)" if found[0] is None else "prlimit (util-linux)"
         raise ToolMissing(f"cannot compile untrusted C: no {missing} on this machine", remedy=_REMEDY)
+    return found[0], found[1]
+
+
+def _run(
+    programs: tuple[str, str],
+    clang: Clang,
+    source: bytes,
+    include: Path,
+    arguments: tuple[str, ...],
+    *,
+    stdin: bytes,
+) -> _Run:
+    bwrap, prlimit = programs
     with ExitStack() as stack:
 
         def unnamed(content: bytes = b"") -> IO[bytes]:

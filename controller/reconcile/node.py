@@ -215,13 +215,13 @@ class NodeAgent:
         return NodeScheduler(metadata=meta, spec=spec, status=NodeStatus())
 
 
-def class_cgroups(revision: SchedulerRevision) -> dict[int, int]:
-    """cgroup id → class number for the classes of `revision` whose selectors name cgroups or units."""
-    found: dict[int, int] = {}
+def class_cgroups(revision: SchedulerRevision) -> dict[int, set[int]]:
+    """cgroup id → numbers of the classes of `revision` whose selectors name it by cgroup or unit."""
+    found: dict[int, set[int]] = {}
     for number, task_class in enumerate(revision.spec.proposal.classes, start=1):
         if task_class.match.cgroup:
             for cgroup_id in observe.cgroup_ids(task_class.selector):
-                found.setdefault(cgroup_id, number)
+                found.setdefault(cgroup_id, set()).add(number)
     return found
 
 

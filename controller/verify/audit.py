@@ -27,6 +27,7 @@ MAX_OBJECT = 1 << 20
 MAX_MAP_BYTES = 64 << 20
 MAX_SECTIONS = 512
 MAX_SYMBOLS = 16384
+MAX_TIMEOUT_MS = 30000
 CPUS_ASSUMED = 64
 """For the size of per-CPU maps: the object does not say on how many CPUs it will run."""
 
@@ -209,6 +210,11 @@ def _ops(contents: dict[str, bytes], types: btf.Btf, report: AuditReport) -> Non
     if member is not None:
         raw = data[member.offset : member.offset + types.size_of(member.type_id)].split(b"\0", 1)[0]
         report.ops_name = raw.decode("ascii", "replace")
+    timeout = types.struct_member(schedulers[0], "timeout_ms")
+    if timeout is not None and len(data) >= timeout.offset + 4:
+        watchdog = struct.unpack_from("<I", data, timeout.offset)[0]
+        if watchdog > MAX_TIMEOUT_MS:  # the micro-VM shortens it, and would not see the refusal
+            report.object_to("timeout", f"timeout_ms is {watchdog}, the kernel takes at most {MAX_TIMEOUT_MS}")
     if not re.fullmatch(r"[A-Za-z0-9_.]{1,127}", report.ops_name):
         report.object_to("ops-name", f"the ops' name {report.ops_name!r:.80} is none the kernel takes", "set .name")
 

@@ -126,3 +126,37 @@ UNBOUNDED = fifo(
     scx_bpf_dsq_insert(p, SHARED, SCX_SLICE_DFL, ctx[1]);""",
     name="unbounded",
 )
+STARVES_NICE = fifo(
+    """
+    scx_bpf_dsq_insert(p, p->scx.weight < 100 ? LAST : SHARED, SCX_SLICE_DFL, ctx[1]);""",
+    name="starves",
+    top="#define LAST 1\n",
+    init="    s32 error = scx_bpf_create_dsq(LAST, -1);\n    if (error)\n        return error;",
+).replace(
+    "    scx_bpf_dsq_move_to_local(SHARED);",
+    "    if (!scx_bpf_dsq_move_to_local(SHARED))\n        scx_bpf_dsq_move_to_local(LAST);",
+)
+"""Tasks of nice values above 0 run only when nobody else wants to: starvation that is shorter than the watchdog."""
+
+INIT_FAILS = fifo(init="    if (bpf_ktime_get_ns() > 1)\n        return -22;", name="initfails")
+
+_INSERT = "    scx_bpf_dsq_insert(p, SHARED, SCX_SLICE_DFL, ctx[1]);"
+_MAP = (
+    "static void *(*const bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;\n"
+    'struct { int (*type)[1]; int (*max_entries)[16]; u32 *key; u64 *value; } counts SEC(".maps");\n'
+)
+REFUSED_BY_THE_VERIFIER = {
+    "null-pointer": fifo(
+        f"    u32 k = 1; u64 *v = bpf_map_lookup_elem(&counts, &k);\n    *v += 1; // HERE\n{_INSERT}", top=_MAP
+    ),
+    "out-of-bounds": fifo(f"    table[p->pid & 63]++; // HERE\n{_INSERT}", top="static volatile u64 table[16];\n"),
+    "bad-pointer": fifo(f"    u64 *x = (void *)p->scx.slice;\n    *x = 1; // HERE\n{_INSERT}"),
+    "write-refused": fifo(f"    p->nr_cpus_allowed = 3; // HERE\n{_INSERT}"),
+    "kfunc-missing": fifo(
+        f"    scx_bpf_nosuch(p);\n{_INSERT}", top="void scx_bpf_nosuch(struct task_struct *p) __ksym;\n"
+    ),
+    "field-missing": fifo(f"    if (p->nosuch) return; // HERE\n{_INSERT}").replace("int pid;", "int pid; int nosuch;"),
+    "not-sleepable": fifo().replace('"struct_ops.s/', '"struct_ops/').replace("(SHARED, -1);", "(SHARED, -1); // HERE"),
+    "unbounded-loop": UNBOUNDED.replace("i != p->scx.slice; i++)", "i != p->scx.slice; i++) // HERE"),
+}
+"""Cause → a scheduler that is refused for it; `// HERE` is the line."""
