@@ -110,7 +110,7 @@ class Demo:
             if self.planner is not None and self.planner.poll() is not None:
                 raise DemoFailed(f"the planner ended with {self.planner.returncode}")
             print(".", end="", flush=True)
-            time.sleep(1)
+            time.sleep(4)
         raise DemoFailed(f"{what} did not come within {seconds:.0f} s")
 
     def run(self) -> None:
@@ -281,6 +281,7 @@ def read_passport(file: Path) -> dict[str, Any]:
 
 def main() -> int:
     """0 if everything was shown, 1 if not."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends us, nothing is left behind
     home = Path(tempfile.mkdtemp(prefix="schedctl-demo-"))
     demo = Demo(home)
     failed = True

@@ -74,19 +74,30 @@ def decode(text: str, file: str) -> Decoded:
 
 def encode(resource: Resource) -> str:
     """One YAML document without status, in the order a person would write it."""
-    wire = resource.wire()
+    wire = written(resource)
     wire.pop("status", None)
     for filled_in in ("generation", "creationTimestamp"):
         wire["metadata"].pop(filled_in, None)
-    return to_yaml(_without_empty(wire))
+    return to_yaml(wire)
 
 
-def _without_empty(value: Any) -> Any:
-    """Empty lists and mappings are defaults everywhere in the API: a person would not write them."""
+def written(resource: Resource) -> dict[str, Any]:
+    """The resource as plain values, without the empty lists and mappings that are defaults anyway."""
+    spoken = resource.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
+    value: dict[str, Any] = _without_empty(resource.wire(), spoken)
+    return value
+
+
+def _without_empty(value: Any, spoken: Any) -> Any:
+    """`value` without the empty lists and mappings that are defaults; one that is not (allow: []) means something."""
     if isinstance(value, dict):
-        kept = {key: _without_empty(child) for key, child in value.items()}
-        return {key: child for key, child in kept.items() if child not in ({}, [])}
-    return [_without_empty(child) for child in value] if isinstance(value, list) else value
+        said = spoken if isinstance(spoken, dict) else {}
+        kept = {key: _without_empty(child, said.get(key)) for key, child in value.items()}
+        return {key: child for key, child in kept.items() if child not in ({}, []) or key in said}
+    if isinstance(value, list):
+        said_items = spoken if isinstance(spoken, list) and len(spoken) == len(value) else [None] * len(value)
+        return [_without_empty(child, said) for child, said in zip(value, said_items, strict=True)]
+    return value
 
 
 def to_yaml(value: object) -> str:

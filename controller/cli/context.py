@@ -70,11 +70,14 @@ class Context:
         """--repo, SCHEDCTL_REPO, or the current folder."""
         return Path(args.repo or self.environ.get("SCHEDCTL_REPO") or ".")
 
-    def store(self, args: Namespace) -> GitStore:
-        """The policy repository as a Store. RepositoryError if it is not one."""
+    def store(self, args: Namespace, state: Path | None = None) -> GitStore:
+        """The policy repository as a Store; with `state` the last good commit is remembered there.
+
+        RepositoryError if it is not one.
+        """
         from controller.source import GitStore
 
-        return GitStore(self.repository(args))
+        return GitStore(self.repository(args), state=state)
 
     def desired(self, store: GitStore) -> Desired:
         """The newest good desired state; warns when a newer commit is not good; InputError if there never was one."""

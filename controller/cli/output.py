@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from controller.api import Resource
-from controller.api.decode import _without_empty, to_yaml
+from controller.api.decode import to_yaml, written
 from controller.api.kinds import Kind, of
 from controller.cli.resources import lookup
 from controller.cli.text import age, table
@@ -24,7 +24,7 @@ def structured(value: object, output: str) -> str:
 
 def objects(resources: Sequence[Resource], output: str, *, single: bool) -> str:
     """One object as itself, several as a List."""
-    items = [_without_empty(resource.wire()) for resource in resources]
+    items = [written(resource) for resource in resources]
     if single:
         return structured(items[0], output)
     listed = {"apiVersion": "v1", "items": items, "kind": "List", "metadata": {"resourceVersion": ""}}

@@ -92,8 +92,8 @@ class Deployment:
     def attach(self, admitted: Admitted, cgroups: Cgroups) -> None:
         """Put the revision on probation. KernelError if the kernel would not run it; then nothing of ours is attached.
 
-        `cgroups` is what the node knows of its cgroups. The object is opened, checked and loaded before the old scheduler
-        goes, so that a refusal costs nothing.
+        `cgroups` is what the node knows of its cgroups. The object is loaded before the old scheduler goes, so
+        that a refusal costs nothing.
         """
         spec = admitted.revision.spec
         fresh = loader.Scheduler.load(admitted.object)
@@ -234,7 +234,7 @@ def revision_of(actual: Actual, revisions: tuple[SchedulerRevision, ...]) -> Sch
 
 
 def _fill(scheduler: loader.Scheduler | loader.Pinned, cgroups: Cgroups) -> None:
-    """Write the rows, then have tasks matched anew. Rows of cgroups that are gone do no harm: ids are not used again."""
+    """Write the rows, then have tasks matched anew. Rows of cgroups that are gone do no harm."""
     for cgroup_id, numbers in cgroups.items():
         bits = sum(1 << number for number in numbers)
         scheduler.map_update(CGROUP_MAP, cgroup_id.to_bytes(8, "little"), bits.to_bytes(32, "little"))

@@ -312,7 +312,7 @@ def _unpin(directory: Path) -> None:
             file.unlink(missing_ok=True)
         directory.rmdir()
     except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.ENOENT, errno.EPERM):
+        if error.errno not in (errno.ENOTEMPTY, errno.ENOENT, errno.EPERM, errno.EBUSY):
             raise KernelError(
                 f"cannot remove the pins under {directory}: {error.strerror}", remedy="run as root"
             ) from error

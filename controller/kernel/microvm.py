@@ -61,7 +61,7 @@ class EmulatorFault(GuestError):
 
 @dataclass(frozen=True)
 class VmShape:
-    """What the guest's kernel finds: packages (each with one last-level cache), cores a package, threads a core, memory.
+    """What the guest finds: packages (each with one last-level cache), cores a package, threads a core, and memory.
 
     The CPUs and the memory are divided evenly between `numa_nodes`.
     """

@@ -10,7 +10,7 @@ facts       topology, kernel, pressure
 """
 
 from controller.observe.selectors import IntentTasks, Task, cgroup_ids, match
-from controller.observe.tracer import Capacity
+from controller.observe.tracer import Capacity, Probes
 from controller.observe.window import profile
 
-__all__ = ["Capacity", "IntentTasks", "Task", "cgroup_ids", "match", "profile"]
+__all__ = ["Capacity", "IntentTasks", "Probes", "Task", "cgroup_ids", "match", "profile"]

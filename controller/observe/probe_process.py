@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The process that holds bcc: reads a request on stdin, traces one window, prints what it counted as JSON.
+"""The process that holds bcc: reads requests on stdin, traces a window for each, prints what it counted as JSON.
 
 A process of its own, run by path with the standard library and bcc alone, for three reasons: LLVM's 130 MB go back to
-the machine after each window, the noise bcc makes on stderr is caught, and the probes die with it. It watches stdin for
-its end, so that a parent that was killed leaves no probe.
+the machine with it, the noise bcc makes on stderr is caught, and the probes die with it. It watches stdin for its end,
+so that a parent that was killed leaves no probe. The probes are compiled once and attached only while a window is open.
 
-Request: {"text": path of the C, "seconds": float, "tasks": int, "groups": int, "buckets": int}.
-Answer: see `answer`; process names travel as Latin-1.
+First line: {"text": path of the C, "tasks": int, "groups": int, "buckets": int}. A line {"seconds": float} is answered
+by `ready` when the window opens and by one line of JSON when it is over: see `answer`; names travel as Latin-1.
 """
 
 from __future__ import annotations
@@ -25,25 +25,36 @@ _STAY = ("since", "latency", "pid", "wakeups", "migrations", "forks")
 
 
 def main() -> None:
-    """Trace one window."""
+    """Trace windows until stdin ends."""
     out = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever bcc prints joins stderr: stdout carries the answer alone
-    request = json.loads(sys.stdin.readline())
+    os.dup2(2, 1)  # whatever bcc prints joins stderr: stdout carries the answers alone
+    setup = json.loads(sys.stdin.readline())
     from bcc import BPF
 
     bpf = BPF(
-        text=Path(request["text"]).read_bytes(),
-        cflags=["-w"] + [f"-DMAX_{name.upper()}={request[name]}" for name in ("tasks", "groups", "buckets")],
+        text=Path(setup["text"]).read_bytes(),
+        cflags=["-w"] + [f"-DMAX_{name.upper()}={setup[name]}" for name in ("tasks", "groups", "buckets")],
     )
-    length = round(request["seconds"] * 1e9)
-    window = bpf["window"]
-    start = time.clock_gettime_ns(time.CLOCK_MONOTONIC)  # the clock of bpf_ktime_get_ns()
-    window[window.Key(0)] = window.Leaf(start, length, own_process(), 0)
-    print("ready", file=out, flush=True)
-    while (left := start + length - time.clock_gettime_ns(time.CLOCK_MONOTONIC)) > 0:
-        if select.select([sys.stdin], [], [], left / 1e9)[0]:
-            return
-    print(json.dumps(answer(bpf, start, start + length)), file=out, flush=True)
+    points = sorted(bpf.tracepoint_fds)  # the loader has attached them all
+    attached = True
+    while line := sys.stdin.readline():
+        if not attached:
+            for point in points:
+                bpf.attach_tracepoint(tp=point, fn_name=b"tracepoint__" + point.replace(b":", b"__"))
+        length = round(json.loads(line)["seconds"] * 1e9)
+        for name in ("tasks", "groups", "buckets", "cpus", "dropped"):
+            bpf[name].clear()
+        window = bpf["window"]
+        start = time.clock_gettime_ns(time.CLOCK_MONOTONIC)  # the clock of bpf_ktime_get_ns()
+        window[window.Key(0)] = window.Leaf(start, length, own_process(), 0)
+        print("ready", file=out, flush=True)
+        while (left := start + length - time.clock_gettime_ns(time.CLOCK_MONOTONIC)) > 0:
+            if select.select([sys.stdin], [], [], left / 1e9)[0]:
+                return
+        for point in points:
+            bpf.detach_tracepoint(tp=point)
+        attached = False
+        print(json.dumps(answer(bpf, start, start + length)), file=out, flush=True)
 
 
 def answer(bpf: Any, start: int, stop: int) -> dict[str, Any]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bcc observer: runs `probe_process` for one window and puts what it counted together with what /proc knows.
+"""The bcc observer: has `probe_process` trace a window and puts what it counted together with what /proc knows.
 
 The probe attributes a stay on a CPU when it ends. Here the ends of the window are mended: what is on a CPU when the
 window closes gets its CPU time, a CPU that never switched gets its running task from /proc, and a task still waiting
@@ -48,14 +48,81 @@ class Capacity:
     buckets: int = 65536
 
 
+class Probes:
+    """The probes, compiled at the first window and kept for the next ones; `close` gives the memory back.
+
+    A window that fails ends the process; the next one starts it anew.
+    """
+
+    def __init__(self, capacity: Capacity | None = None) -> None:
+        self._capacity = capacity or Capacity()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._noise: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
+
+    def observe(self, seconds: float, ready: Callable[[], None] = lambda: None) -> Observation:
+        """Trace this host for `seconds`, calling `ready` when the window opens. Raises Unavailable with a remedy."""
+        environment = _requirements()
+        tree = cgroups.paths(cgroups.mount())
+        before = procfs.cpu_busy_ns()
+        answer = self._trace(seconds, environment, ready)
+        tree |= cgroups.paths(cgroups.mount())  # containers may have come and gone meanwhile
+        return _Reader(answer, tree).observation(procfs.cpu_busy_ns(), before)
+
+    def close(self) -> None:
+        """End the process, and with it the probes."""
+        if self._process is not None:
+            self._process.kill()
+            with self._process:
+                self._process = None
+        self._noise.close()
+
+    def _trace(self, seconds: float, environment: dict[str, str], ready: Callable[[], None]) -> Any:
+        process = self._process or self._start(environment)
+        try:
+            text = _converse(process, {"seconds": seconds}, seconds, ready)
+        except TimeoutError:
+            self._end()
+            raise Unavailable("bcc did not answer in time; run on a less loaded machine") from None
+        except BaseException:
+            self._end()
+            raise
+        if not text:
+            code = self._end()
+            gist = _gist(self._noise, code)
+            refused = "not permitted" in gist
+            remedy = "grant CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN" if refused else "run `schedctl doctor`"
+            raise Unavailable(f"bcc failed: {gist}; {remedy}")
+        return json.loads(text)
+
+    def _start(self, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+        script = str(Path(__file__).with_name("probe_process.py"))
+        self._noise.seek(0)
+        self._noise.truncate()
+        # -P: the script's folder stays off the module path, lest selectors.py stand for the standard library's.
+        command = [sys.executable, "-P", script]
+        self._process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._noise
+        )
+        _send(self._process, {"text": str(data_dir("bpf") / "probes" / "sched.c"), **asdict(self._capacity)})
+        return self._process
+
+    def _end(self) -> int:
+        """Kill what may still run; its exit status."""
+        process, self._process = self._process, None
+        if process is None:
+            return 0
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(1)  # one that failed by itself says more with its own exit status
+        process.kill()
+        with process:
+            pass
+        return process.returncode
+
+
 def observe(seconds: float, capacity: Capacity | None = None, ready: Callable[[], None] = lambda: None) -> Observation:
-    """Trace this host for `seconds`, calling `ready` when the window opens. Raises Unavailable, naming the remedy."""
-    environment = _requirements()
-    tree = cgroups.paths(cgroups.mount())
-    before = procfs.cpu_busy_ns()
-    answer = _trace(seconds, capacity or Capacity(), environment, ready)
-    tree |= cgroups.paths(cgroups.mount())  # containers may have come and gone meanwhile
-    return _Reader(answer, tree).observation(procfs.cpu_busy_ns(), before)
+    """One window by probes of its own. Raises Unavailable, naming the remedy."""
+    with contextlib.closing(Probes(capacity)) as probes:
+        return probes.observe(seconds, ready)
 
 
 def _requirements() -> dict[str, str]:
@@ -102,43 +169,18 @@ def _mount_tracefs() -> None:
         raise Unavailable("this kernel has no scheduler tracepoints; boot one built with CONFIG_EVENT_TRACING")
 
 
-def _trace(seconds: float, capacity: Capacity, environment: dict[str, str], ready: Callable[[], None]) -> Any:
-    request = {
-        "text": str(data_dir("bpf") / "probes" / "sched.c"),
-        "seconds": seconds,
-        **asdict(capacity),
-    }
-    script = str(Path(__file__).with_name("probe_process.py"))
-    # -P: the script's folder stays off the module path, lest selectors.py stand for the standard library's.
-    with tempfile.TemporaryFile() as noise:
-        process = subprocess.Popen(
-            [sys.executable, "-P", script], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=noise
-        )
-        with process:
-            try:
-                text = _converse(process, request, seconds, ready)
-            except TimeoutError:
-                process.kill()
-                raise Unavailable("bcc did not answer in time; run on a less loaded machine") from None
-            except BaseException:
-                process.kill()
-                raise
-        if process.returncode != 0 or not text:
-            gist = _gist(noise, process.returncode)
-            remedy = (
-                "grant CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN" if "not permitted" in gist else "run `schedctl doctor`"
-            )
-            raise Unavailable(f"bcc failed: {gist}; {remedy}")
-    return json.loads(text)
-
-
-def _converse(process: subprocess.Popen[bytes], request: Any, seconds: float, ready: Callable[[], None]) -> bytes:
-    """Send the request and read the answer; stdin stays open, since its end tells the process to stop."""
-    if process.stdin is None or process.stdout is None:
-        raise AssertionError("both are pipes")
+def _send(process: subprocess.Popen[bytes], request: Any) -> None:
+    """Write one line; stdin stays open, since its end tells the process to stop."""
+    assert process.stdin is not None
     with contextlib.suppress(BrokenPipeError):
         process.stdin.write(json.dumps(request).encode() + b"\n")
         process.stdin.flush()
+
+
+def _converse(process: subprocess.Popen[bytes], request: Any, seconds: float, ready: Callable[[], None]) -> bytes:
+    """Send a request and read the answer's line; empty when the process ended instead."""
+    assert process.stdout is not None
+    _send(process, request)
     deadline = time.monotonic() + _START_S
     text = b""
     while not text.startswith(b"ready\n"):
@@ -147,10 +189,14 @@ def _converse(process: subprocess.Popen[bytes], request: Any, seconds: float, re
             return b""
         text += chunk
     ready()
+    text = text.removeprefix(b"ready\n")
     deadline = time.monotonic() + seconds + _READ_S
-    while chunk := _read(process.stdout, deadline):
+    while not text.endswith(b"\n"):
+        chunk = _read(process.stdout, deadline)
+        if not chunk:
+            return b""
         text += chunk
-    return text.removeprefix(b"ready\n")
+    return text
 
 
 def _read(pipe: IO[bytes], deadline: float) -> bytes:

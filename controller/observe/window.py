@@ -26,17 +26,18 @@ def profile(
     intents: Sequence[SchedulingIntent] = (),
     reporter: Reporter = _SILENT,
     force_procfs: bool = False,
-    capacity: tracer.Capacity | None = None,
+    probes: tracer.Probes | None = None,
 ) -> WorkloadProfile:
     """Watch this host for `seconds` and say what ran, by workload; returns when the window has closed.
 
-    `node` is the name in the profile (the host's own otherwise); `intents` in order of precedence. Without root, bcc,
-    kernel headers or tracefs the figures come from /proc and `degraded` says what is missing and how to mend it.
+    `probes` are kept from one window to the next; without them a window compiles its own. `node` is the name in the
+    profile (the host's own otherwise); `intents` in order of precedence. Without root, bcc, kernel headers
+    or tracefs the figures come from /proc and `degraded` says what is missing and how to mend it.
     Raises InputError for a window that is not between 10 ms and an hour.
     """
     if not MIN_SECONDS <= seconds <= MAX_SECONDS:  # NaN is in no range
         raise InputError(f"cannot observe for {seconds:g}s", remedy="give at least 10ms and at most 1h")
-    observer, degraded, seen = _observe(seconds, reporter, force_procfs, capacity)
+    observer, degraded, seen = _observe(seconds, reporter, force_procfs, probes)
     at = now()
     topology = facts.node_topology()
     result = WorkloadProfile(
@@ -57,14 +58,15 @@ def profile(
 
 
 def _observe(
-    seconds: float, reporter: Reporter, force_procfs: bool, capacity: tracer.Capacity | None
+    seconds: float, reporter: Reporter, force_procfs: bool, probes: tracer.Probes | None
 ) -> tuple[str, str, Observation]:
     """The observer that worked, why it is not bcc, and what it saw."""
     why = "reading /proc was asked for"
     if not force_procfs:
         reporter.step("compiling the probes")
         try:
-            traced = tracer.observe(seconds, capacity, lambda: reporter.step(f"tracing for {seconds:g}s"))
+            trace = probes.observe if probes is not None else tracer.observe
+            traced = trace(seconds, ready=lambda: reporter.step(f"tracing for {seconds:g}s"))
         except Unavailable as error:
             why = str(error)
             reporter.failed(f"bcc cannot trace: {why}")

@@ -76,11 +76,12 @@ def propose(
     draft = _Draft(template, reasons=[why])
     _latency(draft, ordered, profile)
     _batch(draft, ordered, profile)
+    lengths = _lengths(draft, ordered, profile)
     return Proposal(
         template=template.name,
         template_digest=template_digest(template),
         parameters=draft.parameters,
-        classes=tuple(_task_class(n, i, template) for n, i in enumerate(ordered, start=1)),
+        classes=tuple(_task_class(n, i, template, lengths) for n, i in enumerate(ordered, start=1)),
         planner=PlannerRecord(name="rules", version=__version__),
         reasons=tuple(reason[:1000] for reason in draft.reasons),
     )
@@ -89,16 +90,17 @@ def propose(
 def choose(
     intents: Sequence[SchedulingIntent], policy: SchedulerPolicy, templates: Sequence[SchedulerTemplate]
 ) -> tuple[SchedulerTemplate, str]:
-    """The template that suits most of the intents' weight, then the one made first of all for their main metric."""
+    """The template that suits most of the intents' weight, then the one that names their main metric earliest."""
     wanted: dict[Metric, int] = {}
     for intent in intents:
         wanted[intent.spec.objective.metric] = wanted.get(intent.spec.objective.metric, 0) + intent.spec.weight
     main = max(sorted(wanted), key=lambda metric: wanted[metric])
 
-    def merit(template: SchedulerTemplate) -> tuple[int, int, bool]:
+    def merit(template: SchedulerTemplate) -> tuple[int, int, int]:
         suits = template.spec.suits
         served = sum(weight for metric, weight in wanted.items() if metric in suits)
-        return (served, wanted.get(main, 0) if main in suits else 0, suits[0] is main)
+        place = suits.index(main) if main in suits else len(suits)
+        return (served, wanted[main] if main in suits else 0, -place)
 
     ranked = sorted(sorted(templates, key=lambda t: t.name), key=merit, reverse=True)
     metrics = ", ".join(sorted(m.value for m in wanted))
@@ -188,9 +190,32 @@ def _batch(draft: _Draft, intents: Sequence[SchedulingIntent], profile: Workload
         )
 
 
-def _task_class(number: int, intent: SchedulingIntent, template: SchedulerTemplate) -> TaskClass:
+def _lengths(
+    draft: _Draft, intents: Sequence[SchedulingIntent], profile: WorkloadProfile
+) -> dict[str, dict[str, ParameterValue]]:
+    """How long one job of each batch class is, by intent: only where there are several to order, all of them measured.
+
+    Of one class alone the scheduler learns more from each task's own bursts than from their average.
+    """
+    declared = next((p for p in draft.template.spec.class_parameters if p.name == "length"), None)
+    mine = {_name(i): _measured(profile, i) for i in intents if i.spec.objective.metric is Metric.MAKESPAN}
+    known = {name: w.cpu_ns / w.tasks for name, w in mine.items() if w is not None and w.tasks and w.cpu_ns}
+    if declared is None or len(mine) < 2 or len(known) < len(mine):
+        return {}
+    fitted = {name: fit(declared, length) for name, length in known.items()}
+    listed = ", ".join(f"{name} {format_duration(_us(length))}" for name, length in known.items())
+    draft.reasons.append(f"length of each batch class from its CPU time a task in the window: {listed}")
+    return {name: {declared.name: value} for name, value in fitted.items()}
+
+
+def _task_class(
+    number: int,
+    intent: SchedulingIntent,
+    template: SchedulerTemplate,
+    lengths: dict[str, dict[str, ParameterValue]],
+) -> TaskClass:
     selector = intent.spec.workload
-    chosen: dict[str, ParameterValue] = {}
+    chosen = dict(lengths.get(_name(intent), {}))
     target = intent.spec.objective.target_value
     deadline = next((p for p in template.spec.class_parameters if p.name == "deadline"), None)
     if deadline is not None and target is not None and intent.spec.objective.metric is Metric.WAKEUP_LATENCY:

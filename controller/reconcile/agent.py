@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import os
 import signal
 import time
 from collections.abc import Iterator, Mapping
@@ -44,7 +43,6 @@ def run(
 ) -> int:
     """Run until told to stop (exit 0), or with `once` until there is nothing left to do: 0 if Ready, 1 if not."""
     state = paths.state_dir()
-    _go_before_the_load()
     with _only_one(state / f"{role}.lock", role), _stoppable() as stopped, contextlib.ExitStack() as stack:
         planner = _planner(store, reporter) if role != "node" else None
         node = None
@@ -75,12 +73,6 @@ def _planner(store: Store, reporter: Reporter) -> Planner:
     from controller.reconcile.planner import Planner  # compilers and model clients: a node has no use for them
 
     return Planner(store, reporter=reporter)
-
-
-def _go_before_the_load() -> None:
-    """The guard of a node must get the CPU when the node is busiest; without the right to it, it goes on as it is."""
-    with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, 0, -15)
 
 
 def _wait(store: Store, seconds: float, stopped: list[int]) -> None:

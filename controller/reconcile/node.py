@@ -64,6 +64,7 @@ class NodeAgent:
         self._observe_s = observe_s
         self._observe_every_s = observe_every_s
         self._reporter = reporter
+        self._probes = observe.Probes()
         self._refused: dict[str, str] = {}
         self._refused_at = ""
         self._profiled_for = ""
@@ -93,6 +94,7 @@ class NodeAgent:
 
     def close(self) -> None:
         """Let go of the kernel."""
+        self._probes.close()
         self._deployment.close()
 
     def _decide(self, source: SourceState, plans: Mapping[str, PlanOutcome]) -> NodeDecision:
@@ -159,7 +161,7 @@ class NodeAgent:
         fresh = time.monotonic() - self._profiled_at < self._observe_every_s
         if fresh and wanted == self._profiled_for:
             return
-        profile = observe.profile(self._observe_s, node=self._name, intents=intents)
+        profile = observe.profile(self._observe_s, node=self._name, intents=intents, probes=self._probes)
         self._profiled_for, self._profiled_at = wanted, time.monotonic()
         self._node = self._node.model_copy(update={"status": self._status().model_copy(update={"profile": profile})})
         attached = self._status().attached

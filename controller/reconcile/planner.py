@@ -9,7 +9,6 @@ by plan key in the status of the governing SchedulerPolicy, so that a failure is
 from __future__ import annotations
 
 import fnmatch
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -49,7 +48,6 @@ from controller.trust import dsse
 from controller.trust import keys as trust_keys
 
 WRITER = "planner"
-_TOPOLOGY = re.compile(r"^cpus(\d+)\+?\.pkg(\d+)\.smt(\d+)\.")
 
 
 class Planner:
@@ -117,7 +115,7 @@ class Planner:
         examination = verify.examine(
             verify.Candidate.from_proposal(proposal, template),
             kernels=kernels,
-            shape=shape_of(target.topology_class),
+            shape=VmShape.of_class(target.topology_class),
             max_age_ns=task.policy.spec.verification.max_age,
             reporter=self._reporter,
         )
@@ -202,15 +200,6 @@ def verification_kernels(policy: SchedulerPolicy, node_release: str) -> tuple[Ke
     """The images the policy asks for; `node` is the image of the node's own release. ToolMissing if one is not here."""
     wanted = [node_release if name == "node" else name for name in policy.spec.verification.kernels]
     return tuple(images.resolve(name) for name in dict.fromkeys(wanted))
-
-
-def shape_of(topology_class: str) -> VmShape:
-    """The micro-VM that presents `cpusN.pkgP.smtT.…`; more than 16 CPUs are verified on 16."""
-    match = _TOPOLOGY.match(topology_class)
-    if match is None:
-        raise InputError(f"cannot read the topology class {topology_class}")
-    cpus, packages, threads = (int(n) for n in match.groups())
-    return VmShape(packages=packages, cores=max(cpus // (packages * threads), 1), threads=threads)
 
 
 def revision_for(task: PlanTask, proposal: Proposal, passport: Passport, files: RevisionBytes) -> SchedulerRevision:

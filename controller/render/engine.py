@@ -143,7 +143,7 @@ def fill(text: str, values: Mapping[str, object], where: str) -> str:
     except TemplateError:
         raise
     except (JinjaError, ValueError, TypeError, ArithmeticError, LookupError) as error:
-        line = _line(error.__traceback__)
+        line = error.lineno if isinstance(error, TemplateSyntaxError) else _line(error.__traceback__)
         raise TemplateError(
             f"{where}, line {line}: {error}", remedy="a template may use the values that controller.render documents"
         ) from None

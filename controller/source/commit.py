@@ -18,7 +18,7 @@ from pathlib import Path
 from controller.errors import RepositoryError
 from controller.source import manifests, worktree
 from controller.source.remote import Remote
-from controller.source.repository import Repository, last_line
+from controller.source.repository import Repository, last_line, printable
 from controller.source.snapshot import Files, Overlay, open_commit
 
 Changes = Mapping[str, bytes | None]
@@ -52,6 +52,11 @@ class Message:
 
     text: str
     writer: str = ""
+
+    @property
+    def reason(self) -> str:
+        """One line for the reflog, in printable characters: it is an argument of a git command."""
+        return printable(self.text.strip().partition("\n")[0])[:200] or "schedctl"
 
     def encoded(self) -> bytes:
         """The bytes of the message. A NUL would end it early in Git's own tools."""
@@ -90,7 +95,7 @@ def commit_changes(
                 before = worktree.require_clean(repository, files, changes)
             message = describe()
             new = _write(repository, tip, changes, files, message)
-        if remote.publish(f"refs/heads/{branch}", new, old, remote.tracking(branch), message.text.split("\n")[0]):
+        if remote.publish(f"refs/heads/{branch}", new, old, remote.tracking(branch), message.reason):
             _follow(remote, branch, new, old, changes if synced else {}, before)
             return new
     raise RepositoryError(

@@ -10,7 +10,7 @@ from typing import Literal
 import yaml
 
 from controller.api import Resource, SchedulerRevision, SchedulerTemplate, kinds
-from controller.api.decode import Document, decode, encode
+from controller.api.decode import Document, decode, encode, to_yaml
 from controller.errors import ManifestError, RepositoryError
 from controller.source import yamledit
 from controller.source.manifests import Key, Loaded, sibling
@@ -114,9 +114,22 @@ def _text_of(text: str, document: Document, take: Callable[[str, int], str]) -> 
         own = take(text, document.index if count > 1 else 1)
         decoded = decode(own, document.file)
     except (yaml.YAMLError, IndexError, ManifestError):
-        return encode(resource)
+        return written_anew(resource)
     said = decoded.documents[0].resource if len(decoded.documents) == 1 and not decoded.errors else None
-    return own if said == resource and _is_wish(resource) else encode(resource)
+    return own if said == resource and _is_wish(resource) else written_anew(resource)
+
+
+def written_anew(resource: Resource) -> str:
+    """A document that says exactly what `resource` wishes: briefly if that loses nothing, else with every field."""
+    for text in (encode(resource), to_yaml(_wish(resource))):
+        said = decode(text, "").documents
+        if len(said) == 1 and _wish(said[0].resource) == _wish(resource):
+            return text
+    kind = kinds.of(resource)
+    raise RepositoryError(
+        f"{kind.reference(resource.name)} holds text that YAML cannot carry unchanged",
+        remedy="remove control characters, such as U+0085, from its texts",
+    )
 
 
 def _is_wish(resource: Resource) -> bool:

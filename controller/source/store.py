@@ -27,11 +27,11 @@ from controller.api import (
     Signature,
     SourceState,
 )
-from controller.api.decode import Decoded, Document, encode
+from controller.api.decode import Decoded, Document
 from controller.errors import CouldNotTell, RepositoryError
 from controller.source import manifests, memory, signature, watch
 from controller.source.commit import WRITER_TRAILER, Build, Changes, Message, commit_changes
-from controller.source.edit import Applied, Edit, apply_documents, delete_keys, standard_path
+from controller.source.edit import Applied, Edit, apply_documents, delete_keys, standard_path, written_anew
 from controller.source.history import History, to_time
 from controller.source.manifests import Key, Loaded, sibling
 from controller.source.remote import STATUS_PREFIX, find_remote
@@ -192,7 +192,7 @@ class GitStore:
         """
         path = standard_path(revision)
         named = revision.spec.files
-        changes: dict[str, bytes | None] = {path: encode(revision).encode()}
+        changes: dict[str, bytes | None] = {path: written_anew(revision).encode()}
         for relative, content in ((named.source, files.source), (named.object, files.object),
                                   (named.passport, files.passport)):  # fmt: skip
             changes[sibling(path, relative)] = content

@@ -51,8 +51,15 @@ def _load(guest: Guest, *argv: str, timeout_s: float = 40) -> dict[str, Any]:
     return _numbers(argv, done.rc, done.stdout, done.stderr)
 
 
-def _together(guest: Guest, commands: Sequence[Sequence[str]], timeout_s: float = 40) -> list[dict[str, Any]]:
-    """Several loads at once."""
+def _together(
+    guest: Guest, commands: Sequence[Sequence[str]], timeout_s: float = 40
+) -> tuple[list[dict[str, Any]], float]:
+    """Several loads at once: what each found, and how long the slowest took from its start, in seconds.
+
+    A load measures from when its own tasks are there. One that gets no CPU until the others are done finds nothing
+    amiss, and shows only in that it took so long.
+    """
+    slowest = 0.0
     running = [guest.spawn(list(argv)) for argv in commands]
     results = []
     try:
@@ -61,11 +68,23 @@ def _together(guest: Guest, commands: Sequence[Sequence[str]], timeout_s: float 
             if done.timed_out:
                 raise Stuck(f"`{' '.join(argv)}` did not end within {timeout_s:.0f} s")
             results.append(_numbers(argv, done.rc, done.stdout, done.stderr))
+            slowest = max(slowest, done.seconds)
     except Stuck:
         for number in running:
             guest.kill(number)
         raise
-    return results
+    return results, round(slowest, 3)
+
+
+def _kept_waiting(mine: Numbers, kernel: Numbers) -> list[Complaint]:
+    if mine["slowest_s"] <= 1.4 * kernel["slowest_s"] + 0.5:
+        return []
+    return [
+        Complaint(
+            f"loads started together took up to {mine['slowest_s']:.1f} s, "
+            f"{kernel['slowest_s']:.1f} s with the kernel's own scheduler: one starves while the others run"
+        )
+    ]
 
 
 def _numbers(argv: Sequence[str], code: int, stdout: str, stderr: str) -> dict[str, Any]:
@@ -123,7 +142,8 @@ def _judge_idle_wakeup(mine: Numbers, kernel: Numbers) -> list[Complaint]:
 def _weighted_shares(guest: Guest) -> Numbers:
     # At nice 5 a fifth of the fair part is more than the one slice that anybody gets while the others still start.
     each = [("schedload", "spin", "4", "2.5"), ("schedload", "--nice", "5", "spin", "4", "2.5")]
-    heavy, light = (_numbers_of(found, "cpu_ns") for found in _together(guest, each))
+    found, slowest = _together(guest, each)
+    heavy, light = (_numbers_of(one, "cpu_ns") for one in found)
     total = max(sum(heavy) + sum(light), 1.0)
     return {
         "heavy_share": round(sum(heavy) / total, 4),
@@ -131,6 +151,7 @@ def _weighted_shares(guest: Guest) -> Numbers:
         "heavy_least_share": round(min(heavy) / total, 4),
         "light_least_share": round(min(light) / total, 4),
         "cpu_ms": round(total / 1e6, 1),
+        "slowest_s": slowest,
     }
 
 
@@ -144,6 +165,8 @@ def _judge_weighted_shares(mine: Numbers, kernel: Numbers) -> list[Complaint]:
                     f"the kernel's own scheduler gives it {fair:.2%}: it starves"
                 )
             ]
+    if waiting := _kept_waiting(mine, kernel):
+        return waiting
     if kernel["heavy_share"] > 0.65 and mine["heavy_share"] < 0.58:
         return [
             Complaint(
@@ -196,12 +219,15 @@ def _judge_affinity_churn(mine: Numbers, kernel: Numbers) -> list[Complaint]:
 
 
 def _late_waker(guest: Guest) -> Numbers:
-    busy, waker = _together(guest, [("schedload", "spin", "4", "2.5"), ("schedload", "wakers", "2", "50000", "2")])
+    (busy, waker), slowest = _together(
+        guest, [("schedload", "spin", "4", "2.5"), ("schedload", "wakers", "2", "50000", "2")]
+    )
     cpu = _numbers_of(busy, "cpu_ns")
     return {
         "p50_us": _number(waker, "p50_us"),
         "max_us": _number(waker, "max_us"),
         "spin_least_share": round(min(cpu) / max(sum(cpu), 1.0), 4),
+        "slowest_s": slowest,
     }
 
 
@@ -217,7 +243,7 @@ def _judge_late_waker(mine: Numbers, kernel: Numbers) -> list[Complaint]:
         return [Complaint(f"a task that sleeps once waited {mine['max_us'] / 1e6:.1f} s for a CPU")]
     if mine["spin_least_share"] < STARVED * kernel["spin_least_share"]:
         return [Complaint(f"one of 4 busy tasks got {mine['spin_least_share']:.2%} of their time: it starves")]
-    return []
+    return _kept_waiting(mine, kernel)
 
 
 # ---- pinned and floating: tasks bound to one CPU compete with tasks that may go anywhere ----
@@ -225,12 +251,14 @@ def _judge_late_waker(mine: Numbers, kernel: Numbers) -> list[Complaint]:
 
 def _pinned_floating(guest: Guest) -> Numbers:
     commands = [("taskset", "1", "schedload", "spin", "2", "2"), ("schedload", "spin", "2", "2")]
-    pinned, floating = (_numbers_of(found, "cpu_ns") for found in _together(guest, commands))
+    found, slowest = _together(guest, commands)
+    pinned, floating = (_numbers_of(one, "cpu_ns") for one in found)
     total = max(sum(pinned) + sum(floating), 1.0)
     return {
         "pinned_least_share": round(min(pinned) / total, 4),
         "floating_least_share": round(min(floating) / total, 4),
         "spread": round(statistics.pstdev([*pinned, *floating]) / (total / 4), 3),
+        "slowest_s": slowest,
     }
 
 
@@ -239,7 +267,7 @@ def _judge_pinned_floating(mine: Numbers, kernel: Numbers) -> list[Complaint]:
         got, fair = mine[f"{group}_least_share"], kernel[f"{group}_least_share"]
         if got < STARVED * fair:
             return [Complaint(f"a {group} task among 2 pinned and 2 floating got {got:.2%} of their time ({fair:.2%})")]
-    return []
+    return _kept_waiting(mine, kernel)
 
 
 SCENARIOS = (

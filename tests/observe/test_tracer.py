@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from controller.api.report import Silent
-from controller.observe import Capacity, cgroups, procfs, profile, tracer
+from controller.observe import Capacity, Probes, cgroups, procfs, profile, tracer
 from controller.observe.sample import Unavailable
 from tests.conftest import missing
 from tests.observe.loads import FORKER, HOG, LATE, MOVER, WAKER, cpu_ns, running, waited_ns
@@ -123,7 +124,8 @@ def test_a_cgroup_names_its_tasks():
 
 
 def test_a_full_map_is_counted(capfd):
-    seen = profile(0.5, capacity=Capacity(tasks=4, groups=2, buckets=8))
+    with contextlib.closing(Probes(Capacity(tasks=4, groups=2, buckets=8))) as probes:
+        seen = profile(0.5, probes=probes)
     assert seen.observer == "bcc"
     assert seen.dropped > 0
     assert capfd.readouterr() == ("", "")
@@ -211,3 +213,14 @@ def _wait_for(condition, deadline_s=60):
     while not (value := condition()) and time.monotonic() < end:
         time.sleep(0.05)
     return value
+
+
+def test_kept_probes_count_each_window_anew():
+    with contextlib.closing(Probes()) as probes:
+        first = profile(0.5, probes=probes)
+        second = profile(0.5, probes=probes)
+    for seen in (first, second):
+        assert seen.observer == "bcc"
+        share = sum(w.cpu_share for w in seen.workloads)
+        assert 0 < share <= 1.05, "counts of an earlier window would add to this one"
+        assert sum(w.tasks for w in seen.workloads) > 0

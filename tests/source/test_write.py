@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from controller.api import SchedulerTemplate
+from controller.api import SchedulerPolicy, SchedulerTemplate
 from controller.api.decode import Document, decode, encode
 from controller.errors import ManifestError, RepositoryError
 from controller.source import GitStore
@@ -95,6 +95,30 @@ def test_namespaces_filled_in_by_the_caller_are_written(repo: Git) -> None:
     )
     GitStore(repo.folder).apply([(text, Document(moved, "x", 1, 1))])
     assert "namespace: other" in (repo.folder / "intents/other/web.yaml").read_text()
+
+
+def test_an_empty_list_that_means_something_is_written(repo: Git) -> None:
+    store = GitStore(repo.folder)
+    text = POLICY.replace("suspend: false", "templates: {allow: []}") + "status: {nodes: 1}\n"
+    store.apply(documents(text))
+    desired = store.read().desired
+    assert desired is not None
+    assert desired.policies[0].spec.templates.allow == ()
+    assert actions(store.apply(documents(text))) == ["unchanged"]
+
+
+def test_text_that_yaml_would_change_is_refused(repo: Git) -> None:
+    policy = SchedulerPolicy.model_validate({"metadata": {"name": "p", "annotations": {"a": "x\x85y"}}, "spec": {}})
+    with pytest.raises(RepositoryError, match="YAML cannot carry"):
+        GitStore(repo.folder).apply([("", Document(policy, "x", 1, 1))])
+    assert count(repo) == 1
+
+
+@pytest.mark.parametrize("message", ["\x00", "\n\n x", " ", "a\x00b\nmore", "-m", "\ud800", "x" * 100_000])
+def test_any_message_is_a_message(repo: Git, message: str) -> None:
+    GitStore(repo.folder).apply(documents(intent(weight=8)), message)
+    assert count(repo) == 2
+    repo("fsck", "--strict")
 
 
 def test_a_place_that_is_taken_is_shared(repo: Git) -> None:

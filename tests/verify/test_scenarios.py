@@ -15,10 +15,10 @@ KERNEL = {
     "fork_storm": {"forks": 2000.0, "max_us": 7000.0},
     "weighted_shares": {
         "heavy_share": 0.75, "light_share": 0.25, "heavy_least_share": 0.18, "light_least_share": 0.06,
-        "cpu_ms": 4000.0,
+        "cpu_ms": 4000.0, "slowest_s": 2.7,
     },
-    "late_waker": {"p50_us": 150.0, "max_us": 5000.0, "spin_least_share": 0.245},
-    "pinned_floating": {"pinned_least_share": 0.24, "floating_least_share": 0.24, "spread": 0.05},
+    "late_waker": {"p50_us": 150.0, "max_us": 5000.0, "spin_least_share": 0.245, "slowest_s": 2.7},
+    "pinned_floating": {"pinned_least_share": 0.24, "floating_least_share": 0.24, "spread": 0.05, "slowest_s": 2.2},
 }  # fmt: skip
 BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
 
@@ -69,6 +69,9 @@ def test_a_scheduler_without_weights_is_warned_and_not_rejected():
         ("affinity_churn", {"least_moves": 3.0}, "got 3 rounds"),
         ("weighted_shares", {"light_least_share": 0.001}, "nice 5 among 8 got 0.10%.*starves"),
         ("weighted_shares", {"heavy_least_share": 0.01}, "nice 0 among 8.*starves"),
+        ("weighted_shares", {"slowest_s": 5.1, "cpu_ms": 8000.0}, "took up to 5.1 s, 2.7 s.*starves"),
+        ("pinned_floating", {"slowest_s": 4.4}, "took up to 4.4 s"),
+        ("late_waker", {"slowest_s": 5.0}, "took up to 5.0 s"),
         ("late_waker", {"p50_us": 400_000.0}, "waits 400 ms"),
         ("late_waker", {"max_us": 1_800_000.0}, "once waited 1.8 s"),
         ("late_waker", {"spin_least_share": 0.01}, "starves"),

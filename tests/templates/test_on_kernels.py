@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The built-in templates on real kernels: they load, keep a load running, match tasks and share as they say.
+
+Shares and latencies are of an emulated machine that shares its CPUs with whatever else runs here, so bounds are wide
+and compare two numbers of one run; figures are printed for a reader (`pytest -s`).
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from controller.kernel.microvm import Guest, VmShape, boot
+from tests.kernel.conftest import kernel_image
+from tests.templates import cases
+
+pytestmark = pytest.mark.kernel
+
+STATS = ("runtime_ns", "runs", "direct", "preempts", "matches", "wakeups", "wait_ns", "wait_max_ns")
+UNREGISTERED = 64  # SCX_EXIT_UNREG: user space took it away, nothing went wrong
+
+
+@pytest.fixture(scope="module", params=["oldest", "newest"])
+def guest(request: pytest.FixtureRequest) -> Iterator[Guest]:
+    with boot(kernel_image(request.param), VmShape(cores=2)) as booted:
+        yield booted
+
+
+@contextmanager
+def running(guest: Guest, template: str, *classes: Any, **filled: Any) -> Iterator[None]:
+    """The scheduler is in charge; at the end it still was, and left because it was asked to."""
+    guest.load(cases.compiled(template, *classes, **filled).object)
+    guest.attach()
+    yield
+    status = guest.status()
+    assert status.state == "enabled", (status, guest.kmsg()[-5:])
+    assert status.ops.startswith("schedctl_")
+    guest.detach()
+    left = guest.status().exit
+    assert left is not None
+    assert left.kind == UNREGISTERED, left
+
+
+def together(guest: Guest, *loads: Sequence[str]) -> list[dict[str, Any]]:
+    """Run loads at once; what each said."""
+    numbers = [guest.spawn(load) for load in loads]
+    ended = [guest.wait(number, 60) for number in numbers]
+    assert [(end.rc, end.stderr) for end in ended if end.rc or end.timed_out] == []
+    return [json.loads(end.stdout) for end in ended]
+
+
+def stats(guest: Guest, number: int) -> dict[str, int]:
+    """The counters of a class, summed over the CPUs."""
+    value = guest.map_lookup("schedctl_stats", struct.pack("<I", number))
+    assert value is not None
+    rows = list(struct.iter_unpack(f"<{len(STATS)}Q", value))
+    return dict(zip(STATS, (sum(column) for column in zip(*rows, strict=True)), strict=True))
+
+
+def load(comm: str, *what: str, cpu0: bool = False) -> list[str]:
+    return [*(("taskset", "1") if cpu0 else ()), "schedload", "--comm", comm, *what]
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 16, 255])
+@pytest.mark.parametrize("name", sorted(cases.TEMPLATES))
+def test_it_loads_runs_a_mixed_load_and_leaves(guest: Guest, name: str, count: int) -> None:
+    with running(guest, name, *cases.mixed(count)):
+        spin, wakers = together(guest, load("app1", "spin", "3", "0.4"), load("app2", "wakers", "2", "3000", "0.4"))
+    assert min(spin["units"]) > 0
+    assert wakers["count"] > 0
+
+
+@pytest.mark.parametrize("name", sorted(cases.TEMPLATES))
+def test_fork_storm_and_affinity_churn(guest: Guest, name: str) -> None:
+    with running(guest, name, *cases.mixed(3)):
+        storm, churn, pinned = together(
+            guest, load("app1", "forkstorm", "0.7"), load("app2", "affinity", "4", "0.7"),
+            load("x", "spin", "2", "0.7", cpu0=True),
+        )  # fmt: skip
+    assert storm["forks"] > 0
+    assert churn["least_moves"] > 0
+    assert min(pinned["units"]) > 0
+
+
+def test_tasks_land_in_their_class(guest: Guest) -> None:
+    """By name with * and ?, by user, by a cgroup above the task's own, by all of a class's needs at once."""
+    classes = (
+        cases.task_class(1, comm=("go*-x", "nothing")),
+        cases.task_class(2, comm=("lea?",), uid=(0,)),
+        cases.task_class(3, comm=("lea?",), uid=(4711,)),
+        cases.task_class(4, cgroup=True),
+        cases.task_class(5, cgroup=True, comm=("other",)),
+    )
+    made = guest.run(["sh", "-c", "mkdir -p /sys/fs/cgroup/shop/web && ls -id /sys/fs/cgroup/shop"], timeout_s=10)
+    shop = int(made.stdout.split()[0])
+    with running(guest, "weighted-fair", *classes):
+        before = [stats(guest, number)["runtime_ns"] for number in range(6)]
+        guest.map_update("schedctl_cgroups", struct.pack("<Q", shop), (1 << 4 | 1 << 5).to_bytes(32, "little"))
+        guest.map_update("schedctl_control", bytes(4), struct.pack("<Q", 1))
+        gold, lead, web = together(
+            guest, load("gold-x", "spin", "1", "0.6"), load("lead", "spin", "1", "0.6"),
+            ["schedload", "--comm", "web", "--cgroup", "/sys/fs/cgroup/shop/web", "spin", "1", "0.6"],
+        )  # fmt: skip
+        ran = [stats(guest, number)["runtime_ns"] - was for number, was in enumerate(before)]
+    for number, said in ((1, gold), (2, lead), (4, web)):
+        assert ran[number] == pytest.approx(sum(said["cpu_ns"]), rel=0.3)
+    assert ran[3] == ran[5] == 0
+
+
+def test_a_class_is_found_again_when_the_table_of_cgroups_changes(guest: Guest) -> None:
+    """Also for a task that never sleeps."""
+    with running(guest, "weighted-fair", cases.task_class(1, cgroup=True)):
+        home = guest.run(["sh", "-c", "mkdir -p /sys/fs/cgroup/late && ls -id /sys/fs/cgroup/late"], timeout_s=10)
+        spin = ["schedload", "--cgroup", "/sys/fs/cgroup/late", "spin", "3", "1.5"]
+        number = guest.spawn(spin)
+        late = int(home.stdout.split()[0])
+        guest.map_update("schedctl_cgroups", struct.pack("<Q", late), (1 << 1).to_bytes(32, "little"))
+        guest.map_update("schedctl_control", bytes(4), struct.pack("<Q", 7))
+        assert guest.wait(number, 30).rc == 0
+        assert stats(guest, 1)["runtime_ns"] > 0
+
+
+@pytest.mark.parametrize("gold_tasks", ["1", "3"])
+def test_weights_share_a_cpu_however_many_tasks_a_class_has(guest: Guest, gold_tasks: str) -> None:
+    classes = (cases.task_class(1, weight=300, comm=("gold",)), cases.task_class(2, comm=("lead",)))
+    with running(guest, "weighted-fair", *classes):
+        gold, lead = together(
+            guest, load("gold", "spin", gold_tasks, "2", cpu0=True), load("lead", "spin", "1", "2", cpu0=True)
+        )
+    ratio = sum(gold["cpu_ns"]) / sum(lead["cpu_ns"])
+    print(f"{guest.facts.release}: weights 300:100, {gold_tasks}:1 tasks on one CPU: {ratio:.2f}:1")
+    assert 2 < ratio < 4.5
+
+
+def test_nice_values_count_inside_a_class(guest: Guest) -> None:
+    with running(guest, "weighted-fair", cases.task_class(1, comm=("job*",))):
+        plain, nice = together(
+            guest, load("job-a", "spin", "1", "2", cpu0=True), load("job-b", "--nice", "5", "spin", "1", "2", cpu0=True)
+        )
+    ratio = sum(plain["cpu_ns"]) / sum(nice["cpu_ns"])
+    print(f"{guest.facts.release}: nice 0 to nice 5: {ratio:.2f}:1 (3:1 by the kernel's table)")
+    assert 1.8 < ratio < 5
+
+
+def test_a_tiny_weight_beside_a_huge_one_is_not_starved(guest: Guest) -> None:
+    """1:10000 would mean one slice in 50 s: ageing makes it one a second and more."""
+    classes = (cases.task_class(1, weight=10000, comm=("huge",)), cases.task_class(2, weight=1, comm=("tiny",)))
+    with running(guest, "weighted-fair", *classes, parameters={"age": "200ms"}):
+        huge, tiny = together(
+            guest, load("huge", "spin", "3", "2", cpu0=True), load("tiny", "spin", "1", "2", cpu0=True)
+        )
+        assert stats(guest, 2)["runs"] >= 3
+    assert tiny["units"][0] > 0
+    assert sum(huge["cpu_ns"]) > 2 * sum(tiny["cpu_ns"])
+
+
+def test_others_keep_their_part_from_latency_hogs(guest: Guest) -> None:
+    hogs = cases.task_class(1, "wakeupLatency", comm=("hog",))
+    with running(guest, "latency-first", hogs, parameters={"latency_share": "70%"}):
+        hog, other = together(guest, load("hog", "spin", "3", "2"), load("other", "spin", "3", "2"))
+    share = sum(other["cpu_ns"]) / (sum(hog["cpu_ns"]) + sum(other["cpu_ns"]))
+    print(f"{guest.facts.release}: others beside latency hogs with latency_share 70%: {share:.0%} of the CPUs")
+    assert 0.18 < share < 0.55
+
+
+def test_latency_first_wakes_no_later_than_the_kernel_and_than_fair_sharing(guest: Guest) -> None:
+    web = cases.task_class(1, "wakeupLatency", comm=("web",), parameters={"deadline": "1ms"})
+    mixed_load = (load("web", "wakers", "4", "5000", "2"), load("hog", "spin", "4", "2.2"))
+    kernels_own = together(guest, *mixed_load)[0]
+    with running(guest, "weighted-fair", cases.task_class(1, comm=("web",))):
+        fair = together(guest, *mixed_load)[0]
+    with running(guest, "latency-first", web):
+        first, hogs = together(guest, *mixed_load)
+        assert stats(guest, 1)["preempts"] > 0
+    for name, said in (("kernel", kernels_own), ("weighted-fair", fair), ("latency-first", first)):
+        print(f"{guest.facts.release}: {name}: wakeup p50 {said['p50_us']:.0f} us, p99 {said['p99_us']:.0f} us")
+    assert min(hogs["units"]) > 0
+    assert first["p50_us"] < fair["p50_us"]
+    assert first["p50_us"] < 3 * kernels_own["p50_us"] + 1000
+
+
+def test_a_declared_long_job_runs_beside_short_ones_and_not_after_them(guest: Guest) -> None:
+    """By CPU time received while the others wait: makespans are too noisy here to compare."""
+    long = cases.task_class(1, "makespan", comm=("long",), parameters={"length": "10s"})
+    short = cases.task_class(2, "makespan", comm=("short",), parameters={"length": "100ms"})
+    with running(guest, "batch-order", long, short, parameters={"ageing": "2s"}):
+        one, many = together(guest, load("long", "spin", "1", "1.8"), load("short", "spin", "7", "1.8"))
+    share = one["cpu_ns"][0] / max(many["cpu_ns"])
+    print(f"{guest.facts.release}: CPU time of the long job / of the luckiest of 7 short ones: {share:.1f}")
+    assert share > 1.5
+    assert min(many["units"]) > 0
+
+
+def test_a_cpu_goes_and_comes_back(guest: Guest) -> None:
+    with running(guest, "weighted-fair", *cases.mixed(1)):
+        number = guest.spawn(load("app1", "spin", "3", "1.5"))
+        guest.write_file("/sys/devices/system/cpu/cpu1/online", "0")
+        guest.write_file("/sys/devices/system/cpu/cpu1/online", "1")
+        assert guest.wait(number, 30).rc == 0
