@@ -29,7 +29,8 @@ import subprocess
 import time
 from pathlib import Path
 
-OUTPUT_LIMIT = 1 << 20  # above this much unsent output of a port its command's pipes are not read: it blocks, as on a pipe
+# Above this much unsent output of a port its command's pipes are not read: the command blocks, as on any full pipe.
+OUTPUT_LIMIT = 1 << 20
 CHUNK = 1 << 15
 TERMINATE_S = 2.0
 # The kernel learns of a client's coming and going apart from its data, and later: the next client's command may run
