@@ -110,7 +110,7 @@ class Demo:
             if self.planner is not None and self.planner.poll() is not None:
                 raise DemoFailed(f"the planner ended with {self.planner.returncode}")
             print(".", end="", flush=True)
-            time.sleep(4)
+            time.sleep(2)
         raise DemoFailed(f"{what} did not come within {seconds:.0f} s")
 
     def run(self) -> None:
@@ -153,20 +153,18 @@ class Demo:
         self.schedctl("node", "exec", NODE, "--detach", "--log", log, "--", "env", *settings, *command, show=False)
 
     def before(self) -> float:
-        """The first profile, then the intent; its p99 on the kernel's own scheduler, nanoseconds."""
-        self.say("The node's agent observes it (bcc inside the VM) on the kernel's own scheduler")
-        self.wait_for("the node's first profile", 180, lambda s: s.get("profile"))
-        self.schedctl("get", "nsch")
+        """The intent, then the first profile; the p99 on the kernel's own scheduler, nanoseconds."""
         self.say("An application team commits an intent")
         print(INTENT)
         self.schedctl("apply", "-f", "-", "-m", "shop: frontend wants low wakeup latency", stdin=INTENT)
-        return float(
-            self.wait_for(
-                "a profile that knows the intent, still on the kernel's own scheduler",
-                180,
-                lambda s: None if s.get("attached") else p99(s),
-            )
+        self.say("The node's agent observes it (bcc inside the VM) on the kernel's own scheduler")
+        figure = self.wait_for(
+            "the node's profile, still on the kernel's own scheduler",
+            240,
+            lambda s: None if s.get("attached") else p99(s),
         )
+        self.schedctl("get", "nsch")
+        return float(figure)
 
     def converge(self) -> float:
         """Plan, verify, commit, attach, promote; the p99 after, nanoseconds."""
