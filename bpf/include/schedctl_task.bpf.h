@@ -90,7 +90,6 @@ struct schedctl_task {
 	u64 started_at;	 /* when it was put on a CPU; 0 while it is on none */
 	u64 burst_ns;	 /* CPU time since it last slept */
 	u64 burst_avg;	 /* moving average of the bursts before, 1/4 the newest */
-	s32 waits_on;	 /* the CPU it counted as runnable on when it began to wait in a shared DSQ */
 	bool direct;	 /* was sent straight to an idle CPU */
 };
 
@@ -352,28 +351,6 @@ static __noinline bool classify(struct task_struct *p, struct schedctl_task *t)
 
 #endif
 
-/* --- CPUs that come and go -------------------------------------------------------------------------------------------- */
-
-/*
- * A CPU that goes offline waits until no runnable task counts as its own, and looks again only when it switches tasks.
- * A task that waits in a shared DSQ counts as one of the CPU that it came from, so when another CPU takes the last of
- * them the leaving one must be told, or it waits for ever (seen on 6.16: cpuhp/N stuck in sched_cpu_wait_empty).
- */
-static s32 leaving_cpu = -1;
-
-/* ops.cpu_online: the CPU looks at the queues at once. */
-static __always_inline void cpu_comes(s32 cpu)
-{
-	leaving_cpu = -1;
-	scx_bpf_kick_cpu(cpu, 0);
-}
-
-/* ops.cpu_offline: the kernel lets one CPU at a time go. */
-static __always_inline void cpu_leaves(s32 cpu)
-{
-	leaving_cpu = cpu;
-}
-
 /* --- Accounting ------------------------------------------------------------------------------------------------------- */
 
 /* ops.runnable: the task begins to wait. */
@@ -382,23 +359,12 @@ static __always_inline void account_runnable(struct schedctl_task *t, u64 now)
 	t->runnable_at = now;
 }
 
-/* ops.enqueue: the task will wait in a DSQ. */
-static __always_inline void account_enqueue(const struct task_struct *p, struct schedctl_task *t)
-{
-	t->direct = false;
-	t->waits_on = scx_bpf_task_cpu(p);
-}
-
 /* ops.running: the task has a CPU. */
 static __always_inline void account_running(struct schedctl_task *t, u64 now)
 {
 	struct schedctl_stats *stats = class_stats(t->class);
 
 	t->started_at = now;
-	if (t->waits_on == leaving_cpu && leaving_cpu >= 0) {
-		t->waits_on = -1;
-		scx_bpf_kick_cpu(leaving_cpu, 0);
-	}
 	if (!stats)
 		return;
 	stats->runs++;

@@ -149,10 +149,12 @@ def test_a_wrong_answer_is_never_a_proposal(ask: Ask, name: str) -> None:
     assert len(server.requests[1].raw) < len(server.requests[0].raw) + 2000
 
 
-def test_unicode_digits_end_in_one_plain_spelling(ask: Ask) -> None:
+def test_unicode_digits_are_no_number(ask: Ask) -> None:
     arabic = case.good(parameters=[{"name": "slice", "value": "٢ms"}])
-    with MessagesServer([answer(arabic)]) as server:
+    plain = case.good(parameters=[{"name": "slice", "value": "2ms"}])
+    with MessagesServer([answer(arabic), answer(plain)]) as server:
         assert ask(server).parameters == {"slice": "2ms"}
+    assert len(server.requests) == 2
 
 
 def test_reasons_are_one_line_each_and_bounded(ask: Ask) -> None:

@@ -66,6 +66,18 @@ def load(comm: str, *what: str, cpu0: bool = False) -> list[str]:
     return [*(("taskset", "1") if cpu0 else ()), "schedload", "--comm", comm, *what]
 
 
+def test_a_cpu_goes_and_comes_back(guest: Guest) -> None:
+    """First of all, in a guest that has detached nothing yet: 6.16 deadlocks when a CPU goes while the task storage of
+    a scheduler that has left is freed (bpf_map_free_deferred waits, with migration disabled, for an RCU grace period
+    that waits for the hotplug lock). The scheduler in charge is not at fault then.
+    """
+    with running(guest, "weighted-fair", *cases.mixed(1)):
+        number = guest.spawn(load("app1", "spin", "3", "1"))
+        for state in ("0", "1") * 3:
+            guest.write_file("/sys/devices/system/cpu/cpu1/online", state)
+        assert guest.wait(number, 30).rc == 0
+
+
 @pytest.mark.parametrize("count", [0, 1, 3, 16, 255])
 @pytest.mark.parametrize("name", sorted(cases.TEMPLATES))
 def test_it_loads_runs_a_mixed_load_and_leaves(guest: Guest, name: str, count: int) -> None:
@@ -194,11 +206,3 @@ def test_a_declared_long_job_runs_beside_short_ones_and_not_after_them(guest: Gu
     print(f"{guest.facts.release}: CPU time of the long job / of the luckiest of 7 short ones: {share:.1f}")
     assert share > 1.5
     assert min(many["units"]) > 0
-
-
-def test_a_cpu_goes_and_comes_back(guest: Guest) -> None:
-    with running(guest, "weighted-fair", *cases.mixed(1)):
-        number = guest.spawn(load("app1", "spin", "3", "1.5"))
-        guest.write_file("/sys/devices/system/cpu/cpu1/online", "0")
-        guest.write_file("/sys/devices/system/cpu/cpu1/online", "1")
-        assert guest.wait(number, 30).rc == 0
