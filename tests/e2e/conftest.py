@@ -86,7 +86,7 @@ class World:
         assert done.exit_code == 0, done.stderr.decode() + done.stdout.decode()
         return done.stdout.decode().strip()
 
-    def schedctl(self, *arguments: str, timeout_s: float = 150, code: int | None = 0) -> str:
+    def schedctl(self, *arguments: str, timeout_s: float = 500, code: int | None = 0) -> str:
         done = self.vm.exec([SCHEDCTL, *arguments], timeout_s=timeout_s, env=GUEST_ENV)
         assert code is None or done.exit_code == code, done.stdout.decode() + done.stderr.decode()
         return done.stdout.decode() + done.stderr.decode()
@@ -114,7 +114,7 @@ class World:
     def enable_seq(self) -> int:
         return int(self.sh(f"cat {STATE}/enable_seq"))
 
-    def wait_ops(self, name: str, seconds: float = 90) -> None:
+    def wait_ops(self, name: str, seconds: float = 300) -> None:
         end = time.monotonic() + seconds
         while self.ops() != name:
             assert time.monotonic() < end, f"{self.ops()} instead of {name}\n" + self.sh(

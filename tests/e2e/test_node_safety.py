@@ -27,7 +27,6 @@ def test_an_object_that_is_not_the_verified_one_is_never_attached(world: World):
 def test_on_probation_the_kernel_falls_back_when_the_agent_is_killed(world: World):
     pid = world.agent_start()
     world.wait_ops("good")
-    world.wait_ops("good")
     answer = world.sh(
         f"kill -9 {pid}; for i in $(seq 20); do sleep 0.05; "
         f'[ "$(cat {STATE}/state)" = disabled ] && echo "$i" && exit 0; done; exit 1'
@@ -65,7 +64,7 @@ def test_promoted_it_stays_when_the_agent_ends_or_is_killed_and_is_adopted(world
 def test_a_scheduler_that_stalls_is_quarantined_and_the_last_good_one_comes_back(world: World):
     world.commit_scheduler("loses_tasks", "loses_tasks", name='"loses_tasks",\n\t.timeout_ms = 2000')
     world.agent_once(code=1)
-    world.wait_ops("good", 60)
+    world.wait_ops("good")
     status = world.node().status
     assert status is not None
     assert len(status.quarantine) == 1
