@@ -98,9 +98,16 @@ def _pass(planner: Planner | None, node: NodeAgent | None, reporter: Reporter) -
 
 
 def _unfinished(decision: NodeDecision | None) -> bool:
-    """Whether the node is in the middle of something that it will finish by itself."""
-    ready = next((c for c in decision.conditions if c.type == "Ready"), None) if decision is not None else None
-    return ready is not None and ready.reason in ("Probation", "Attaching", "Observing", "SchedulerDied")
+    """Whether the node is in the middle of something that it will finish by itself.
+
+    A probation counts whatever else is wrong: after a roll back the node is Stalled, and what it went back to would be
+    dropped if this process ended now.
+    """
+    if decision is None:
+        return False
+    reasons = {c.type: c.reason for c in decision.conditions}
+    on_probation = reasons.get("Attached") == "Probation"
+    return on_probation or reasons.get("Ready") in ("Attaching", "Observing", "SchedulerDied")
 
 
 def _is(decision: NodeDecision, kind: str) -> bool:
