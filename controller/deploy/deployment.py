@@ -11,17 +11,16 @@ Nothing is believed that the kernel does not say: `actual` reads sysfs and the k
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from controller.api import Attachment, KernelFacts, NodeEvent, Quarantined, SchedulerRevision, Topology, now
+from controller.api import Attachment, NodeEvent, Quarantined, now
 from controller.deploy import eject as ejecting
 from controller.deploy.actual import Actual, Death
 from controller.deploy.gate import Admitted
 from controller.deploy.journal import Journal, Record
 from controller.errors import KernelError, LoadRefused
-from controller.kernel import loader, schedext, topology
+from controller.kernel import loader, nodefacts, schedext
 
 CGROUP_MAP = "schedctl_cgroups"
 """BPF map of our templates: cgroup id (u64) → one bit a class (four u64); bpf/include/schedctl.bpf.h."""
@@ -39,7 +38,7 @@ class Deployment:
         self._pins = pins
         self._journal = Journal(state)
         self._live: loader.Scheduler | None = None
-        self._kernel = _kernel_facts()
+        self._kernel = nodefacts.kernel()
         self._boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         if self._journal.unreadable:
             ejecting.hold_file(state).write_text(self._journal.unreadable + "\n")
@@ -79,7 +78,7 @@ class Deployment:
             attached = Attachment(ops_name=ops, since=now(), phase="Foreign")
         return Actual(
             kernel=self._kernel,
-            topology=_topology(),
+            topology=nodefacts.node_topology(),
             state=state,
             attached=attached,
             pinned=pinned,
@@ -227,12 +226,6 @@ def why_refused(error: KernelError) -> str:
     return error.message
 
 
-def revision_of(actual: Actual, revisions: tuple[SchedulerRevision, ...]) -> SchedulerRevision | None:
-    """The committed revision that is attached, if it is still committed."""
-    name = actual.attached.revision if actual.attached else None
-    return next((r for r in revisions if r.name == name), None)
-
-
 def _fill(scheduler: loader.Scheduler | loader.Pinned, cgroups: Cgroups) -> None:
     """Write the rows, then have tasks matched anew. Rows of cgroups that are gone do no harm."""
     for cgroup_id, numbers in cgroups.items():
@@ -242,24 +235,3 @@ def _fill(scheduler: loader.Scheduler | loader.Pinned, cgroups: Cgroups) -> None
         first = bytes(4)
         seen = int.from_bytes(scheduler.map_lookup(CONTROL_MAP, first) or b"", "little")
         scheduler.map_update(CONTROL_MAP, first, ((seen + 1) % (1 << 64)).to_bytes(8, "little"))
-
-
-def _kernel_facts() -> KernelFacts:
-    try:
-        digest = f"sha256:{schedext.btf_digest()}"
-    except KernelError:
-        digest = None
-    return KernelFacts(release=os.uname().release, btf_digest=digest, sched_ext=schedext.supported())
-
-
-def _topology() -> Topology:
-    found = topology.read()
-    return Topology(
-        cpus=found.cpus,
-        packages=found.packages,
-        cores_per_package=found.cores_per_package,
-        threads_per_core=found.threads_per_core,
-        llcs=found.llcs,
-        numa_nodes=found.numa_nodes,
-        topology_class=found.klass,
-    )

@@ -1,39 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a node is, as the profile states it: topology, kernel, pressure."""
+"""PSI, as the profile states it."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-from controller.api.profile import KernelFacts, Pressure, Topology
-from controller.errors import KernelError
-from controller.kernel import schedext, topology
+from controller.api.profile import Pressure
 
 PRESSURE = Path("/proc/pressure")
-
-
-def node_topology() -> Topology:
-    """The CPUs on line now."""
-    found = topology.read()
-    return Topology(
-        cpus=found.cpus,
-        packages=found.packages,
-        cores_per_package=found.cores_per_package,
-        threads_per_core=found.threads_per_core,
-        llcs=found.llcs,
-        numa_nodes=found.numa_nodes,
-        topology_class=found.klass,
-    )
-
-
-def kernel() -> KernelFacts:
-    """The running kernel; no digest where it was built without BTF."""
-    try:
-        digest = f"sha256:{schedext.btf_digest()}"
-    except KernelError:
-        digest = None
-    return KernelFacts(release=os.uname().release, btf_digest=digest, sched_ext=schedext.supported())
 
 
 def pressure(folder: Path = PRESSURE) -> Pressure:

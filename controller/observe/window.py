@@ -11,6 +11,7 @@ from controller.api.intent import SchedulingIntent
 from controller.api.profile import IntentMatch, WorkloadProfile
 from controller.api.report import Reporter, Silent
 from controller.errors import InputError
+from controller.kernel import nodefacts
 from controller.observe import facts, grouping, procfs, selectors, tracer
 from controller.observe.sample import Observation, Unavailable
 
@@ -39,7 +40,7 @@ def profile(
         raise InputError(f"cannot observe for {seconds:g}s", remedy="give at least 10ms and at most 1h")
     observer, degraded, seen = _observe(seconds, reporter, force_procfs, probes)
     at = now()
-    topology = facts.node_topology()
+    topology = nodefacts.node_topology()
     result = WorkloadProfile(
         node=(node or os.uname().nodename)[:253],
         taken_at=at,
@@ -47,7 +48,7 @@ def profile(
         observer="bcc" if observer == "bcc" else "procfs",
         degraded=degraded,
         topology=topology,
-        kernel=facts.kernel(),
+        kernel=nodefacts.kernel(),
         pressure=facts.pressure(),
         workloads=grouping.workloads(seen, intents, topology.cpus),
         matches=_matches(intents),
