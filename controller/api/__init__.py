@@ -35,6 +35,7 @@ from controller.api.passport import (
     STAGES,
     DsseSignature,
     Envelope,
+    EvidenceFile,
     Finding,
     KernelColumn,
     Passport,
@@ -66,7 +67,8 @@ from controller.api.template import Hole, Parameter, SchedulerTemplate, Template
 
 __all__ = [
     "API_VERSION", "GROUP", "STAGES", "ApiModel", "Attachment", "ClassMatch", "Condition", "ConditionStatus",
-    "Desired", "DsseSignature", "Envelope", "Finding", "Guardrail", "Histogram", "Hole", "IntentMatch", "IntentSpec",
+    "Desired", "DsseSignature", "Envelope", "EvidenceFile", "Finding", "Guardrail", "Histogram", "Hole",
+    "IntentMatch", "IntentSpec",
     "IntentStatus", "KernelColumn", "KernelFacts", "Metric", "NodeEvent", "NodeScheduler", "NodeSpec", "NodeStatus",
     "ObjectMeta", "Objective", "Parameter", "Passport", "PlanOutcome", "PlannerRecord", "PolicySpec", "PolicyStatus",
     "Pressure",

@@ -60,6 +60,14 @@ class KernelColumn(ApiModel):
     stages: tuple[StageResult, ...]
 
 
+class EvidenceFile(ApiModel):
+    """Raw evidence kept beside the passport (a guest's console, a trial's samples), bound to it by digest."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$")] = Field(description="A file name.")
+    digest: Digest
+    size: Annotated[int, Field(ge=0)] = Field(description="Bytes.")
+
+
 class Passport(ApiModel):
     """The proof that a scheduler behaves: what was verified, where, by which tools, with what result."""
 
@@ -72,6 +80,7 @@ class Passport(ApiModel):
     stages: tuple[StageResult, ...] = Field(description="Those that depend on no kernel.")
     kernels: tuple[KernelColumn, ...] = ()
     tools: dict[str, str] = Field(default_factory=dict, description="Versions: schedctl, clang, libbpf, qemu.")
+    attachments: tuple[EvidenceFile, ...] = Field(default=(), description="Raw evidence, by name and digest.")
     issued_at: Timestamp
     expires_at: Timestamp
 

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from controller import __version__
 from controller.api import (
     STAGES,
+    EvidenceFile,
     KernelColumn,
     Passport,
     Proposal,
@@ -66,6 +67,7 @@ class Examination:
     passport: Passport
     source: bytes | None
     object: bytes | None
+    attachments: dict[str, bytes] = field(default_factory=dict)
 
 
 @dataclass
@@ -82,6 +84,7 @@ class _Run:
     source: str | None = None
     image: bytes | None = None
     ops_name: str = ""
+    attachments: dict[str, bytes] = field(default_factory=dict)
 
 
 _Body = Callable[[_Run, Outcome], None]
@@ -116,9 +119,8 @@ def examine(
     except Ended:
         pass
     _note_what_did_not_run(run)
-    return Examination(
-        _passport(run, max_age_ns), run.source.encode("utf-8", "replace") if run.source is not None else None, run.image
-    )
+    source = run.source.encode("utf-8", "replace") if run.source is not None else None
+    return Examination(_passport(run, max_age_ns), source, run.image, run.attachments)
 
 
 # ---- stages of no kernel ----
@@ -345,6 +347,10 @@ def _passport(run: _Run, max_age_ns: int) -> Passport:
         stages=tuple(run.static.results),
         kernels=tuple(run.columns),
         tools=run.tools,
+        attachments=tuple(
+            EvidenceFile(name=name, digest=sha256(data), size=len(data))
+            for name, data in sorted(run.attachments.items())
+        ),
         issued_at=issued,
         expires_at=issued + timedelta(microseconds=max_age_ns // 1000),
     )
