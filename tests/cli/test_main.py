@@ -127,7 +127,9 @@ def test_interrupt_is_130_without_a_word(failing):
 
 
 def test_interrupt_of_the_process(tmp_path):
-    command = [sys.executable, "-m", "controller.cli.main", "observe", "--procfs", "--for", "50s"]
+    # A shell ignores the signal for what it runs in the background, and an ignored signal is inherited.
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "controller.cli.main"]
+    command += ["observe", "--procfs", "--for", "50s"]
     process = subprocess.Popen(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(Path.cwd())},
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
     try:
