@@ -24,6 +24,7 @@ def _run_arguments(parser: Parser) -> None:
     parser.add_argument("--interval", metavar="TIME", default="10s", help="look again after this time (default: 10s)")
     parser.add_argument("--observe", metavar="TIME", default="5s", help="length of a profile (default: 5s)")
     parser.add_argument("--observe-every", metavar="TIME", default="5m", help="profile again after (default: 5m)")
+    parser.add_argument("--procfs", action="store_true", help="profile from /proc: no bcc, no compiler on the node")
 
 
 def _run(args: Namespace, context: Context) -> int:
@@ -47,6 +48,7 @@ def _run(args: Namespace, context: Context) -> int:
         interval_s=times["interval"],
         observe_s=times["observe"],
         observe_every_s=times["observe_every"],
+        force_procfs=args.procfs,
         reporter=context.log,
     )
 

@@ -39,6 +39,7 @@ def run(
     interval_s: float,
     observe_s: float,
     observe_every_s: float,
+    force_procfs: bool = False,
     reporter: Reporter,
 ) -> int:
     """Run until told to stop (exit 0), or with `once` until there is nothing left to do: 0 if Ready, 1 if not."""
@@ -57,6 +58,7 @@ def run(
                 labels=labels,
                 observe_s=observe_s,
                 observe_every_s=observe_every_s,
+                force_procfs=force_procfs,
                 reporter=reporter,
             )
             stack.callback(node.close)

@@ -55,6 +55,7 @@ class NodeAgent:
         labels: Mapping[str, str],
         observe_s: float,
         observe_every_s: float,
+        force_procfs: bool = False,
         reporter: Reporter,
     ) -> None:
         self._store = store
@@ -64,6 +65,7 @@ class NodeAgent:
         self._observe_s = observe_s
         self._observe_every_s = observe_every_s
         self._reporter = reporter
+        self._force_procfs = force_procfs
         self._probes = observe.Probes()
         self._refused: dict[str, str] = {}
         self._refused_at = ""
@@ -161,7 +163,13 @@ class NodeAgent:
         fresh = time.monotonic() - self._profiled_at < self._observe_every_s
         if fresh and wanted == self._profiled_for:
             return
-        profile = observe.profile(self._observe_s, node=self._name, intents=intents, probes=self._probes)
+        profile = observe.profile(
+            self._observe_s,
+            node=self._name,
+            intents=intents,
+            force_procfs=self._force_procfs,
+            probes=self._probes,
+        )
         self._profiled_for, self._profiled_at = wanted, time.monotonic()
         self._node = self._node.model_copy(update={"status": self._status().model_copy(update={"profile": profile})})
         attached = self._status().attached

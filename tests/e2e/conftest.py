@@ -104,7 +104,8 @@ class World:
     def _agent(self) -> list[str]:
         return [
             *("agent", "run", "--role", "node", "--repo", str(self.repo), "--node-name", "e2e"),
-            *("--observe", "1s", "--observe-every", "30s", "--interval", "1s"),
+            # Compiling the probes takes an emulated node longer than all else here; the demo's agent uses bcc.
+            *("--procfs", "--observe", "1s", "--observe-every", "30s", "--interval", "1s"),
         ]
 
     def ops(self) -> str:
