@@ -2,15 +2,24 @@
 /*
  * schedload: small loads for a scheduler, each printing one JSON line about how it fared.
  *
- *   schedload [--comm NAME] [--cgroup DIR] [--nice N] LOAD ARGUMENTS     (the options may also come last)
+ *   schedload [--comm NAME] [--cgroup DIR] [--nice N] [--policy other|batch|idle] LOAD ARGUMENTS
+ *                                                                        (the options may also come last)
  *
  *   wakers N PERIOD_US SECONDS   N threads sleep to absolute times; how late they woke, in us
- *   spin N SECONDS               N processes compute; work units and CPU ns of each
+ *   spin N SECONDS               N processes compute; of each the work units, the CPU ns and the longest time between
+ *                                two units, in us
  *   batch N FACTOR UNITS         N jobs of UNITS work units and one FACTOR times as long, started together; when each
  *                                ended, in ms
  *   calibrate                    work units a millisecond here, to choose UNITS by
  *   forkstorm SECONDS            fork, exit, wait, again; how many, and the slowest in us
+ *   execstorm N SECONDS          N processes fork, execute, wait, again; how many each, and the slowest in us
  *   affinity N SECONDS           N threads compute and keep moving themselves between CPUs; moves and work units
+ *   yieldstorm N SECONDS         N processes do nothing but sched_yield(); how many each, and their CPU ns
+ *   crowd N UNITS                N threads that become runnable together and do UNITS work units; how long until the
+ *                                first and the last was done, in ms
+ *   rthog CPU SECONDS            one SCHED_FIFO task keeps CPU busy; its CPU ns
+ *   kworker SECONDS              from SCHED_FIFO, ask a bound kernel worker of every CPU for something, every 20 ms;
+ *                                how long all of them took, in us
  *   other COMMAND ...            return to SCHED_OTHER and execute COMMAND
  *
  * --comm sets the process name, --cgroup joins a cgroup (made when missing), --nice sets the nice value: what a policy
@@ -18,7 +27,9 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
+#include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -30,6 +41,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -48,11 +60,12 @@ static void die(const char *what)
 	exit(1);
 }
 
-static void usage(void)
+static void __attribute__((noreturn)) usage(void)
 {
-	fputs("usage: schedload [--comm NAME] [--cgroup DIR] [--nice N] "
-	      "wakers N PERIOD_US SECONDS | spin N SECONDS | batch N FACTOR UNITS | calibrate | "
-	      "forkstorm SECONDS | affinity N SECONDS | other COMMAND...\n", stderr);
+	fputs("usage: schedload [--comm NAME] [--cgroup DIR] [--nice N] [--policy other|batch|idle] "
+	      "wakers N PERIOD_US SECONDS | spin N SECONDS | batch N FACTOR UNITS | calibrate | forkstorm SECONDS | "
+	      "execstorm N SECONDS | affinity N SECONDS | yieldstorm N SECONDS | crowd N UNITS | rthog CPU SECONDS | "
+	      "kworker SECONDS | other COMMAND...\n", stderr);
 	exit(2);
 }
 
@@ -203,9 +216,40 @@ struct tally {
 	int64_t begin_ns;
 	struct {
 		uint64_t units;
-		int64_t cpu_ns, done_ns;
+		int64_t cpu_ns, done_ns, gap_ns;
 	} of[MAX_TASKS];
 };
+
+static void set_policy(pid_t task, int policy, int priority)
+{
+	struct sched_param param = { .sched_priority = priority };
+
+	if (sched_setscheduler(task, policy, &param))
+		die("sched_setscheduler");
+}
+
+static void print_list(const char *name, const struct tally *tally, int n, int64_t (*value)(const struct tally *, int))
+{
+	printf("\"%s\":[", name);
+	for (int i = 0; i < n; i++)
+		printf("%s%lld", i ? "," : "", (long long)value(tally, i));
+	printf("]");
+}
+
+static int64_t units_of(const struct tally *tally, int i)
+{
+	return tally->of[i].units;
+}
+
+static int64_t cpu_of(const struct tally *tally, int i)
+{
+	return tally->of[i].cpu_ns;
+}
+
+static int64_t gap_of(const struct tally *tally, int i)
+{
+	return tally->of[i].gap_ns / NS_PER_US;
+}
 
 /* Every process is there before the first one starts: forking under load would favour the early ones. */
 static struct tally *start_together(int n, void (*body)(struct tally *, int, int64_t), int64_t argument, pid_t *pids)
@@ -241,12 +285,18 @@ static void wait_for_all(void)
 
 static void spin_body(struct tally *tally, int self, int64_t duration)
 {
-	int64_t end = now() + duration;
+	/* From when all could start, not from when this one first ran: one that is left waiting there is late as well. */
+	int64_t last = tally->begin_ns, end = last + duration, here;
 
-	while (now() < end) {
+	while ((here = now()) < end) {
+		if (here - last > tally->of[self].gap_ns)
+			tally->of[self].gap_ns = here - last;
+		last = here;
 		work_unit();
 		tally->of[self].units++;
 	}
+	if (here - last > tally->of[self].gap_ns)
+		tally->of[self].gap_ns = here - last;
 }
 
 static int spin(int n, int64_t duration)
@@ -256,15 +306,15 @@ static int spin(int n, int64_t duration)
 	uint64_t units = 0;
 
 	wait_for_all();
-	printf("{\"load\":\"spin\",\"cpu_ns\":[");
 	for (int i = 0; i < n; i++)
-		printf("%s%lld", i ? "," : "", (long long)tally->of[i].cpu_ns);
-	printf("],\"units\":[");
-	for (int i = 0; i < n; i++) {
-		printf("%s%llu", i ? "," : "", (unsigned long long)tally->of[i].units);
 		units += tally->of[i].units;
-	}
-	printf("],\"total_units\":%llu}\n", (unsigned long long)units);
+	printf("{\"load\":\"spin\",");
+	print_list("cpu_ns", tally, n, cpu_of);
+	printf(",");
+	print_list("units", tally, n, units_of);
+	printf(",");
+	print_list("gap_us", tally, n, gap_of);
+	printf(",\"total_units\":%llu}\n", (unsigned long long)units);
 	return 0;
 }
 
@@ -354,6 +404,163 @@ static int forkstorm(int64_t duration)
 	return 0;
 }
 
+/* ---- execstorm, yieldstorm ---- */
+
+static void execstorm_body(struct tally *tally, int self, int64_t duration)
+{
+	int64_t begin, end = tally->begin_ns + duration;
+
+	while ((begin = now()) < end) {
+		pid_t pid = fork();
+		int64_t took;
+
+		if (pid < 0)
+			die("fork");
+		if (pid == 0) {
+			execl("/proc/self/exe", "schedload", "nothing", NULL);
+			_exit(1);
+		}
+		while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+			;
+		took = now() - begin;
+		if (took > tally->of[self].gap_ns)
+			tally->of[self].gap_ns = took;
+		tally->of[self].units++;
+	}
+}
+
+static int execstorm(int n, int64_t duration)
+{
+	static pid_t pids[MAX_TASKS];
+	struct tally *tally = start_together(n, execstorm_body, duration, pids);
+
+	wait_for_all();
+	printf("{\"load\":\"execstorm\",");
+	print_list("execs", tally, n, units_of);
+	printf(",");
+	print_list("max_us", tally, n, gap_of);
+	printf("}\n");
+	return 0;
+}
+
+static void yieldstorm_body(struct tally *tally, int self, int64_t duration)
+{
+	int64_t end = tally->begin_ns + duration;
+
+	while (now() < end) {
+		sched_yield();
+		tally->of[self].units++;
+	}
+}
+
+static int yieldstorm(int n, int64_t duration)
+{
+	static pid_t pids[MAX_TASKS];
+	struct tally *tally = start_together(n, yieldstorm_body, duration, pids);
+
+	wait_for_all();
+	printf("{\"load\":\"yieldstorm\",");
+	print_list("yields", tally, n, units_of);
+	printf(",");
+	print_list("cpu_ns", tally, n, cpu_of);
+	printf("}\n");
+	return 0;
+}
+
+/* ---- crowd ---- */
+
+static struct {
+	int go; /* a futex: nobody computes while the others are still being made */
+	int64_t units;
+	int64_t *done;
+} crowd_of;
+
+static void *crowd_thread(void *argument)
+{
+	int64_t *done = argument;
+
+	take_name();
+	while (!__atomic_load_n(&crowd_of.go, __ATOMIC_ACQUIRE))
+		syscall(SYS_futex, &crowd_of.go, FUTEX_WAIT_PRIVATE, 0, NULL, NULL, 0);
+	for (int64_t i = 0; i < crowd_of.units; i++)
+		work_unit();
+	*done = now();
+	return NULL;
+}
+
+static int crowd(int n, int64_t units)
+{
+	pthread_t *threads = calloc(n, sizeof(*threads));
+	pthread_attr_t small;
+	int64_t begin, made = now(), last;
+
+	crowd_of.units = units;
+	crowd_of.done = calloc(n, sizeof(*crowd_of.done));
+	pthread_attr_init(&small);
+	pthread_attr_setstacksize(&small, 64 * 1024);
+	for (int i = 0; i < n; i++)
+		if (pthread_create(&threads[i], &small, crowd_thread, &crowd_of.done[i]))
+			die("thread");
+	begin = now();
+	__atomic_store_n(&crowd_of.go, 1, __ATOMIC_RELEASE);
+	syscall(SYS_futex, &crowd_of.go, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+	for (int i = 0; i < n; i++)
+		pthread_join(threads[i], NULL);
+	qsort(crowd_of.done, n, sizeof(*crowd_of.done), ascending);
+	last = crowd_of.done[n - 1];
+	printf("{\"load\":\"crowd\",\"tasks\":%d,\"made_ms\":%.1f,\"first_ms\":%.1f,\"last_ms\":%.1f}\n", n,
+	       (begin - made) / 1e6, (crowd_of.done[0] - begin) / 1e6, (last - begin) / 1e6);
+	return 0;
+}
+
+/* ---- from the real-time class: rthog, kworker ---- */
+
+static int rthog(int cpu, int64_t duration)
+{
+	cpu_set_t mask;
+	int64_t end;
+
+	CPU_ZERO(&mask);
+	CPU_SET(cpu, &mask);
+	if (sched_setaffinity(0, sizeof(mask), &mask))
+		die("sched_setaffinity");
+	set_policy(0, SCHED_FIFO, 10);
+	end = now() + duration;
+	while (now() < end)
+		work_unit();
+	printf("{\"load\":\"rthog\",\"cpu_ns\":%lld}\n", (long long)clock_ns(CLOCK_PROCESS_CPUTIME_ID));
+	return 0;
+}
+
+/*
+ * Writing to vm.stat_refresh runs a work item on the per-CPU worker of every CPU and waits for all of them. The asking
+ * task is out of the tested scheduler's reach; the workers, bound to one CPU each, are not.
+ */
+static int kworker(int64_t duration)
+{
+	static const char *const path = "/proc/sys/vm/stat_refresh";
+	size_t count = 0, room = duration / (20 * NS_PER_MS) + 2;
+	int64_t *took = calloc(room, sizeof(*took)), end;
+	int file = open(path, O_WRONLY);
+
+	if (file < 0)
+		die(path);
+	set_policy(0, SCHED_FIFO, 10);
+	end = now() + duration;
+	while (count < room && now() < end) {
+		int64_t begin = now();
+
+		if (pwrite(file, "1", 1, 0) < 0)
+			die(path);
+		took[count++] = now() - begin;
+		sleep_until(now() + 20 * NS_PER_MS);
+	}
+	qsort(took, count, sizeof(*took), ascending);
+	printf("{\"load\":\"kworker\",\"count\":%zu,\"p50_us\":%.1f,\"max_us\":%.1f}\n", count, took[count / 2] / 1e3,
+	       took[count ? count - 1 : 0] / 1e3);
+	return count == 0;
+}
+
 /* ---- affinity ---- */
 
 struct mover {
@@ -421,12 +628,20 @@ static int affinity(int n, int64_t duration)
 	return 0;
 }
 
+static int policy_named(const char *name)
+{
+	if (!strcmp(name, "other"))
+		return SCHED_OTHER;
+	if (!strcmp(name, "batch"))
+		return SCHED_BATCH;
+	if (!strcmp(name, "idle"))
+		return SCHED_IDLE;
+	usage();
+}
+
 static int other(char **argv)
 {
-	struct sched_param normal = { 0 };
-
-	if (sched_setscheduler(0, SCHED_OTHER, &normal))
-		die("sched_setscheduler");
+	set_policy(0, SCHED_OTHER, 0);
 	execvp(argv[0], argv);
 	fprintf(stderr, "schedload: %s: %s\n", argv[0], strerror(errno));
 	return 127;
@@ -447,7 +662,9 @@ static int take_options(int argc, char **argv)
 		else if (!strcmp(argv[taken], "--nice")) {
 			if (setpriority(PRIO_PROCESS, 0, number(value, -20, 19)))
 				die("setpriority");
-		} else
+		} else if (!strcmp(argv[taken], "--policy"))
+			set_policy(0, policy_named(value), 0);
+		else
 			usage();
 	}
 	return taken;
@@ -485,6 +702,18 @@ int main(int argc, char **argv)
 		return calibrate();
 	if (!strcmp(load, "forkstorm") && left == 1)
 		return forkstorm(number(argv[0], 0.01, 86400) * NS_PER_S);
+	if (!strcmp(load, "execstorm") && left == 2)
+		return execstorm(number(argv[0], 1, MAX_TASKS), number(argv[1], 0.01, 86400) * NS_PER_S);
+	if (!strcmp(load, "nothing") && left == 0)
+		return 0;
+	if (!strcmp(load, "yieldstorm") && left == 2)
+		return yieldstorm(number(argv[0], 1, MAX_TASKS), number(argv[1], 0.01, 86400) * NS_PER_S);
+	if (!strcmp(load, "crowd") && left == 2)
+		return crowd(number(argv[0], 1, MAX_TASKS), number(argv[1], 0, 1e9));
+	if (!strcmp(load, "rthog") && left == 2)
+		return rthog(number(argv[0], 0, CPU_SETSIZE - 1), number(argv[1], 0.01, 86400) * NS_PER_S);
+	if (!strcmp(load, "kworker") && left == 1)
+		return kworker(number(argv[0], 0.01, 86400) * NS_PER_S);
 	if (!strcmp(load, "affinity") && left == 2)
 		return affinity(number(argv[0], 1, MAX_TASKS), number(argv[1], 0.01, 86400) * NS_PER_S);
 	usage();
