@@ -24,6 +24,7 @@ import socket
 import subprocess
 import threading
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -125,7 +126,10 @@ def boot(
     if saved is not None and saved.exists():
         tell(f"resuming {kernel.name} with {shape.cpus} CPUs")
         try:
-            return _start([*command, *snapshot.resume_options(saved)], kernel, min(deadline_s, _RESUME_S), resumed=True)
+            options = snapshot.resume_options(saved)
+            guest = _start([*command, *options], kernel, min(deadline_s, _RESUME_S), resumed=True)
+            guest.repeatable = True
+            return guest
         except (GuestError, OSError):
             tell("the snapshot did not come up")
             snapshot.discard(saved)
@@ -222,6 +226,8 @@ class Guest:
         self._requests = 0
         self._fault: GuestError | None = None
         self.facts: GuestFacts
+        self.repeatable = False
+        """Whether the next `boot` of the same kernel and shape gives this same boot once more, from its snapshot."""
 
     @property
     def pid(self) -> int:
@@ -286,6 +292,10 @@ class Guest:
         """Write a guest file (a cgroup's weight, a CPU's `online`) in one write. Raises KernelError."""
         self._call("write_file", path=path, text=text)
 
+    def boot_id(self) -> str:
+        """The kernel's name for this boot, the same for all guests of one snapshot."""
+        return self._revived(lambda: str(uuid.UUID(self.read_file("/proc/sys/kernel/random/boot_id").strip())))
+
     def kmsg(self) -> list[str]:
         """The guest's kernel log since the last load (since boot before the first)."""
         return self._as(list[str], self._call("kmsg"))
@@ -316,7 +326,7 @@ class Guest:
 
     def _save(self, file: Path) -> None:
         try:
-            snapshot.save(self._machine.monitor, file)
+            self.repeatable = snapshot.save(self._machine.monitor, file)
         except OSError:  # no room for it: the next boot is a boot
             return
         except GuestError as error:

@@ -3,7 +3,8 @@
 
 The file is taken before any candidate was near the guest, and belongs to one command line, QEMU, kernel image and
 guest image; another of any of them is another file. It is a cache: a file that cannot be written, or does not come up,
-costs a boot and nothing else. Only the emulator uses it, for with KVM a boot is as quick.
+costs a boot and nothing else. Only the emulator uses it, for with KVM a boot is as quick. All guests of one file are of
+one boot and have its boot id, so what was measured in one of them (see `note`) holds for the next.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from controller.errors import GuestError
 from controller.kernel.initramfs import keep_newest
 from controller.paths import cache_dir
 
-_KEEP = 4  # files of 100 to 200 MB each
+_KEEP = 6  # files of 100 to 200 MB each
+_KEEP_NOTES = 24  # files of a few KB
 _SAVE_DEADLINE_S = 60.0
 _ANSWER_S = 20.0
 _BANDWIDTH = 1 << 40  # bytes a second: the default would throttle writing to a file
@@ -66,6 +68,29 @@ def go_on(monitor: Monitor, deadline: float) -> None:
             raise GuestError("the snapshot was not read in time")
         time.sleep(0.01)
     monitor.execute("cont")  # it was stopped when it was written, and remembers that
+
+
+def note(boot_id: str, about: str) -> Path:
+    """Where to keep what was found out about every guest of the boot `boot_id`, in a file called after `about`."""
+    return _folder() / f"{boot_id}.{about}.json"
+
+
+def keep_note(file: Path, text: str) -> bool:
+    """Write such a file; False when that did not work (it is a cache). Old ones of other boots are deleted."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=file.parent, prefix=".note-", delete=False) as out:
+            try:
+                out.write(text)
+                out.flush()
+                Path(out.name).replace(file)
+            except BaseException:
+                Path(out.name).unlink(missing_ok=True)
+                raise
+        keep_newest(file.parent, "*.json", _KEEP_NOTES)
+    except OSError:
+        return False
+    return True
 
 
 def discard(file: Path) -> None:
