@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`schedctl explain KIND[.path]` and `schedctl explain lint/ID`."""
+"""`schedctl explain KIND[.path]` and `schedctl explain lint/ID` or `liveness/NAME`."""
 
 from __future__ import annotations
 
@@ -26,6 +26,9 @@ def _explain(args: Namespace, context: Context) -> int:
     if what == "lint" or what.startswith("lint/"):
         context.out(_lint(what.removeprefix("lint").lstrip("/")))
         return 0
+    if what == "liveness" or what.startswith("liveness/"):
+        context.out(_liveness(what.removeprefix("liveness").lstrip("/")))
+        return 0
     from controller.api.explain import explain
 
     context.out(explain(what, recursive=args.recursive))
@@ -49,8 +52,27 @@ def _lint(rule: str) -> str:
     return text + "".join(f"\n{title}:\n{indent(body.rstrip(), '    ')}\n" for title, body in sections)
 
 
+def _liveness(name: str) -> str:
+    from controller.verify import scenarios
+
+    known = {each.name: each for each in scenarios.SCENARIOS}
+    if not name:
+        return table(["SCENARIO", "ASKS"], [[each.name, each.asks] for each in known.values()])
+    found = known.get(name)
+    if found is None:
+        near = suggestion(name, list(known)).replace("\t", "\tliveness/")
+        raise InputError(
+            f'there is no liveness scenario "liveness/{name}"{near}',
+            remedy="" if near else "see: schedctl explain liveness",
+        )
+    sections = [("ASKS", found.asks), ("LOAD", found.load), ("FAILS IF", found.fails_if.replace("; or ", ";\nor "))]
+    return f"SCENARIO:  liveness/{found.name}\n" + "".join(
+        f"\n{title}:\n{indent(body, '    ')}\n" for title, body in sections
+    )
+
+
 EXPLAIN = Verb(
     run=_explain,
     arguments=_arguments,
-    usage="KIND[.path.to.field] [--recursive]\n  schedctl explain lint/RULE",
+    usage="KIND[.path.to.field] [--recursive]\n  schedctl explain lint/RULE\n  schedctl explain liveness/SCENARIO",
 )

@@ -270,21 +270,22 @@ def _load(run: _Run, kernel: KernelImage, guests: list[Guest], column: list[Kern
         )
     )
     run.tools["libbpf"] = facts.libbpf
+    bench = Bench(guest, again=lambda: boot(kernel.path, run.shape))
     report = load(guest, run.image or b"")
     run.ops_name = report.ops_name
     outcome.figures = dict(figures(report))
     outcome.summary = (
         f"accepted after {outcome.figures['insns_verified']} instructions in {len(report.programs)} programs"
     )
-    return Bench(guest)
+    return bench
 
 
 def _liveness(run: _Run, bench: Bench, outcome: Outcome) -> None:
     report = liveness(bench, run.ops_name, run.reporter)
     outcome.figures = dict(report.figures)
     outcome.findings = tuple(report.warnings)
-    scenarios = {name.split(".")[0] for name in report.figures if not name.startswith("kernel.")}
-    outcome.summary = f"{len(scenarios)} scenarios, {len(report.warnings)} warnings"
+    left_out = "".join(f", {name} does not apply: {why}" for name, why in report.left_out.items())
+    outcome.summary = f"{len(report.seconds)} scenarios, {len(report.warnings)} warnings{left_out}"
 
 
 def _without_sched_ext(release: str) -> ToolMissing:

@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Liveness: with the candidate in charge of the guest, does everything keep running.
 
-Each scenario runs under the kernel's own scheduler first (once a boot), then under the candidate, whose watchdog is
-short. After each the kernel is asked whether the candidate is still in charge: a stall, an error or an exit rejects it
-with the kernel's own words. A complaint about numbers counts only when it is there again after both were measured anew,
-because a busy machine can hold up any single measurement.
+Each scenario runs under the kernel's own scheduler first (once a boot; see baselines.py), then under the candidate,
+whose watchdog is short. After each the kernel is asked whether the candidate is still in charge: a stall, an error or
+an exit rejects it with the kernel's own words. A complaint about numbers counts only when it is there again after both
+were measured anew, because a busy machine can hold up any single measurement.
 """
 
 from __future__ import annotations
 
-import contextlib
 import re
 import time
 from dataclasses import dataclass, field
@@ -18,12 +17,14 @@ from controller.api import Finding, Reporter
 from controller.errors import CandidateRejected, GuestError, KernelError
 from controller.kernel.microvm import EmulatorFault, Guest
 from controller.kernel.schedext import SchedExtStatus
-from controller.verify.load import kernel_broke
-from controller.verify.scenarios import SCENARIOS, Complaint, Numbers, Scenario, Stuck
+from controller.verify.baselines import Bench
+from controller.verify.load import WATCHDOG_MS, kernel_broke
+from controller.verify.scenarios import SCENARIOS, Arena, Complaint, Numbers, Scenario, Stuck
+
+__all__ = ["SCENARIOS", "Bench", "LivenessRejected", "LivenessReport", "liveness"]
 
 EVIDENCE = 16 << 10
 _LEAVING_S = 10.0
-_AUTOGROUP = "/proc/sys/kernel/sched_autogroup_enabled"
 _SOFT = re.compile(r"\bBUG: |\bWARNING: |soft lockup|rcu: INFO|rcu_preempt detected stalls|hung task")
 
 
@@ -39,52 +40,39 @@ class LivenessRejected(CandidateRejected):
 
 @dataclass
 class LivenessReport:
-    """All that was measured, and warnings."""
+    """All that was measured (`kernel.SCENARIO.figure` under the kernel's own scheduler), and warnings.
+
+    `left_out` has the scenarios that do not apply, with the reason; `seconds` how long each of the others took under
+    the candidate.
+    """
 
     figures: dict[str, float] = field(default_factory=dict)
     warnings: list[Finding] = field(default_factory=list)
-
-
-class Bench:
-    """A guest, and what the kernel's own scheduler makes of each scenario in it: measured once, unless asked anew."""
-
-    def __init__(self, guest: Guest) -> None:
-        self.guest = guest
-        self._baselines: dict[str, Numbers] = {}
-        with contextlib.suppress(KernelError):  # a kernel without autogroups needs none switched off
-            guest.write_file(_AUTOGROUP, "0")  # with them, nice values count only within one session
-
-    def baseline(self, scenario: Scenario, *, anew: bool = False) -> Numbers:
-        """The kernel's own scheduler on this scenario; no candidate may be attached. GuestError if even that fails."""
-        if anew or scenario.name not in self._baselines:
-            try:
-                self._baselines[scenario.name] = scenario.measure(self.guest)
-            except Stuck as error:
-                raise GuestError(
-                    f"the kernel's own scheduler did not get through {scenario.name}: {error}",
-                    console=self.guest.console_tail(),
-                    remedy="run it again when this machine is less busy",
-                ) from error
-        return self._baselines[scenario.name]
+    left_out: dict[str, str] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
 
 
 def liveness(bench: Bench, ops_name: str, reporter: Reporter) -> LivenessReport:
-    """Run every scenario under the loaded candidate `ops_name`. About 35 s on two emulated CPUs.
+    """Run every scenario under the loaded candidate `ops_name`. About 40 s on two emulated CPUs, twice that the first
+    time after a boot.
 
     LivenessRejected for what the candidate did; GuestError (EmulatorFault) when the environment failed.
     """
     report = LivenessReport()
+    candidate = _Candidate(bench, ops_name)
     try:
-        _attach(bench.guest, ops_name)  # one that does not even stay needs no measurements
-        bench.guest.detach()
-        for scenario in SCENARIOS:
-            reporter.step(f"liveness: {scenario.name} under the kernel's own scheduler")
-            _record(report, f"kernel.{scenario.name}", bench.baseline(scenario))
-        _attach(bench.guest, ops_name)
-        for scenario in SCENARIOS:
+        candidate.attach()  # one that does not even stay needs no measurements
+        candidate.detach()
+        scenarios = _applicable(bench.guest, report, reporter)
+        bench.prepare(scenarios, reporter)
+        for scenario in scenarios:
+            if scenario.compared:
+                _record(report, f"kernel.{scenario.name}", bench.baseline(scenario))
+        candidate.attach()
+        for scenario in scenarios:
             reporter.step(f"liveness: {scenario.name}: {scenario.asks}?")
-            _scenario(bench, scenario, ops_name, report)
-        _leave(bench.guest, report)
+            _scenario(candidate, scenario, report)
+        _leave(candidate, report)
     except LivenessRejected as error:
         error.figures = report.figures
         error.warnings = tuple(report.warnings)
@@ -99,56 +87,103 @@ def liveness(bench: Bench, ops_name: str, reporter: Reporter) -> LivenessReport:
     return report
 
 
-def _attach(guest: Guest, ops_name: str) -> None:
-    try:
-        guest.attach()
-    except KernelError as error:
-        raise LivenessRejected(
-            "attach", error.message, evidence="\n".join(guest.kmsg()[-40:]), remedy=error.remedy
-        ) from error
-    _still_in_charge(guest, ops_name, "right after it was attached")
+def _applicable(guest: Guest, report: LivenessReport, reporter: Reporter) -> list[Scenario]:
+    """The scenarios for a guest of this shape; those that are not are reported, with the reason."""
+    found = []
+    for scenario in SCENARIOS:
+        if reason := scenario.not_here(guest.facts.cpus):
+            report.left_out[scenario.name] = reason
+            reporter.done(f"liveness: {scenario.name} does not apply: {reason}")
+        else:
+            found.append(scenario)
+    return found
 
 
-def _scenario(bench: Bench, scenario: Scenario, ops_name: str, report: LivenessReport) -> None:
-    mine, complaints = _measure(bench, scenario, ops_name)
+class _Candidate:
+    """The loaded candidate, attached and detached with every answer read back from the kernel (scenarios.InCharge)."""
+
+    def __init__(self, bench: Bench, ops_name: str) -> None:
+        self.bench = bench
+        self.guest = bench.guest
+        self.ops_name = ops_name
+
+    def attach(self) -> None:
+        """Put it in charge, or reject it."""
+        try:
+            self.guest.attach()
+        except KernelError as error:
+            raise LivenessRejected(
+                "attach", error.message, evidence="\n".join(self.guest.kmsg()[-40:]), remedy=error.remedy
+            ) from error
+        self.still_in_charge("right after it was attached")
+
+    def detach(self) -> None:
+        """Detach it, which must end on the kernel's own scheduler, or reject it."""
+        try:
+            self.guest.detach()
+        except KernelError as error:
+            raise LivenessRejected("detach", error.message, evidence=_kmsg(self.guest)) from error
+        self.bench.detached()
+        state = self.guest.status().state
+        if state != "disabled":
+            raise LivenessRejected("detach", f"after detaching the kernel is still {state}", evidence=_kmsg(self.guest))
+
+    def come_back(self) -> bool:
+        """Attach it again when the kernel asked it to leave and come back, as a node's loader does."""
+        status = self._settled()
+        if status.exit is None or not status.exit.wants_restart:
+            return False
+        self.detach()
+        self.attach()
+        return True
+
+    def still_in_charge(self, when: str) -> None:
+        """Reject it, with the kernel's words, when it is not."""
+        status = self.guest.status()
+        if status.runs(self.ops_name) and status.exit is None:
+            return
+        raise LivenessRejected(*_departure(self._settled(), when), evidence=_kmsg(self.guest))
+
+    def _settled(self) -> SchedExtStatus:
+        """The kernel's word once the candidate is either in charge or gone: the reason comes with the end."""
+        status = self.guest.status()
+        end = time.monotonic() + _LEAVING_S
+        while status.exit is None and status.state in ("enabling", "disabling") and time.monotonic() < end:
+            time.sleep(0.2)
+            status = self.guest.status()
+        return status
+
+
+def _scenario(candidate: _Candidate, scenario: Scenario, report: LivenessReport) -> None:
+    began = time.monotonic()
+    mine, complaints = _measure(candidate, scenario)
     if any(c.severity == "error" for c in complaints):
         # Once more, both: what only a busy machine did will not be there twice.
-        bench.guest.detach()
-        _record(report, f"kernel.{scenario.name}", bench.baseline(scenario, anew=True))
-        _attach(bench.guest, ops_name)
-        mine, complaints = _measure(bench, scenario, ops_name)
+        candidate.detach()
+        _record(report, f"kernel.{scenario.name}", candidate.bench.baseline(scenario, anew=True))
+        candidate.attach()
+        mine, complaints = _measure(candidate, scenario)
     _record(report, scenario.name, mine)
+    report.seconds[scenario.name] = round(time.monotonic() - began, 2)
     for complaint in complaints:
         if complaint.severity == "error":
-            raise LivenessRejected(scenario.name.replace("_", "-"), complaint.message, evidence=_kmsg(bench.guest))
-        report.warnings.append(
-            Finding(rule=f"liveness/{scenario.name.replace('_', '-')}", severity="warn", message=complaint.message)
-        )
+            raise LivenessRejected(scenario.name, complaint.message, evidence=_kmsg(candidate.guest))
+        report.warnings.append(Finding(rule=f"liveness/{scenario.name}", severity="warn", message=complaint.message))
 
 
-def _measure(bench: Bench, scenario: Scenario, ops_name: str) -> tuple[Numbers, list[Complaint]]:
-    kernel = bench.baseline(scenario)
+def _measure(candidate: _Candidate, scenario: Scenario) -> tuple[Numbers, list[Complaint]]:
+    guest, bench = candidate.guest, candidate.bench
+    during = f"in scenario {scenario.name}"
     try:
-        mine = scenario.measure(bench.guest)
+        mine = scenario.measure(Arena(guest, candidate, bench.detached_at, WATCHDOG_MS / 1000))
     except Stuck as error:
-        _still_in_charge(bench.guest, ops_name, f"in scenario {scenario.name}")
-        raise LivenessRejected("stuck", f"{scenario.name}: {error}", evidence=_kmsg(bench.guest)) from error
+        candidate.still_in_charge(during)
+        raise LivenessRejected("stuck", f"{scenario.name}: {error}", evidence=_kmsg(guest)) from error
     except GuestError:
-        _still_in_charge(bench.guest, ops_name, f"in scenario {scenario.name}")
+        candidate.still_in_charge(during)
         raise
-    _still_in_charge(bench.guest, ops_name, f"in scenario {scenario.name}")
-    return mine, list(scenario.judge(mine, kernel))
-
-
-def _still_in_charge(guest: Guest, ops_name: str, when: str) -> None:
-    status = guest.status()
-    if status.runs(ops_name) and status.exit is None:
-        return
-    end = time.monotonic() + _LEAVING_S
-    while status.exit is None and status.state in ("enabling", "disabling") and time.monotonic() < end:
-        time.sleep(0.2)  # it is on its way out: the reason comes with the end
-        status = guest.status()
-    raise LivenessRejected(*_departure(status, when), evidence=_kmsg(guest))
+    candidate.still_in_charge(during)
+    return mine, list(scenario.judge(mine, bench.baseline(scenario))) if scenario.compared else []
 
 
 def _departure(status: SchedExtStatus, when: str) -> tuple[str, str]:
@@ -160,16 +195,13 @@ def _departure(status: SchedExtStatus, when: str) -> tuple[str, str]:
     return rule, f"the kernel threw the scheduler out {when}: {said}"
 
 
-def _leave(guest: Guest, report: LivenessReport) -> None:
-    """Detach, which must end on the kernel's own scheduler; and look through the log for what the kernel minded."""
-    minded = [line for line in guest.kmsg() if _SOFT.search(line)]
+def _leave(candidate: _Candidate, report: LivenessReport) -> None:
+    """Detach, and look through the log for what the kernel minded."""
+    minded = [line for line in candidate.guest.kmsg() if _SOFT.search(line)]
     if minded:
         message = f"the kernel complained {len(minded)} times while it ran: {minded[0].strip()}"
         report.warnings.append(Finding(rule="liveness/kernel-log", severity="warn", message=message[:4096]))
-    guest.detach()
-    state = guest.status().state
-    if state != "disabled":
-        raise LivenessRejected("detach", f"after detaching the kernel is still {state}", evidence=_kmsg(guest))
+    candidate.detach()
 
 
 def _record(report: LivenessReport, name: str, numbers: Numbers) -> None:

@@ -21,7 +21,8 @@ typedef unsigned int u32; typedef unsigned long long u64; typedef int s32; typed
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 struct cpumask;
 struct sched_ext_entity { u64 slice; u64 dsq_vtime; u32 weight; };
-struct task_struct { struct sched_ext_entity scx; const struct cpumask *cpus_ptr; int nr_cpus_allowed; int pid;
+struct task_struct { struct sched_ext_entity scx; const struct cpumask *cpus_ptr; int nr_cpus_allowed;
+                     u32 flags; int pid;
                      char comm[16]; };
 struct scx_init_task_args { bool fork; };
 struct scx_exit_info { s64 exit_code; };
@@ -33,6 +34,11 @@ struct sched_ext_ops {
     void (*running)(struct task_struct *p);
     void (*stopping)(struct task_struct *p, bool runnable);
     void (*enable)(struct task_struct *p);
+    bool (*yield)(struct task_struct *from, struct task_struct *to);
+    void (*cpu_acquire)(s32 cpu, void *args);
+    void (*cpu_release)(s32 cpu, void *args);
+    void (*cpu_online)(s32 cpu);
+    void (*cpu_offline)(s32 cpu);
     s32 (*init)(void);
     void (*exit)(struct scx_exit_info *info);
     u64 flags;
@@ -46,6 +52,7 @@ void scx_bpf_dsq_insert_vtime(struct task_struct *p, u64 dsq_id, u64 slice, u64 
 bool scx_bpf_dsq_move_to_local(u64 dsq_id) __ksym;
 void scx_bpf_kick_cpu(s32 cpu, u64 flags) __ksym;
 s32 scx_bpf_task_cpu(const struct task_struct *p) __ksym;
+s32 scx_bpf_dsq_nr_queued(u64 dsq_id) __ksym;
 static u64 (*const bpf_ktime_get_ns)(void) = (void *)5;
 static long (*const bpf_override_return)(void *regs, u64 rc) = (void *)58;
 static long (*const bpf_send_signal)(u32 sig) = (void *)109;
@@ -160,3 +167,95 @@ REFUSED_BY_THE_VERIFIER = {
     "unbounded-loop": UNBOUNDED.replace("i != p->scx.slice; i++)", "i != p->scx.slice; i++) // HERE"),
 }
 """Cause → a scheduler that is refused for it; `// HERE` is the line."""
+
+
+def _with(source: str, programs: str, ops: str, dispatch: str = "    scx_bpf_dsq_move_to_local(SHARED);") -> str:
+    """`source` with more programs and operations, and another way to dispatch."""
+    first, table = source.split('SEC(".struct_ops.link")')
+    first = first.replace("    scx_bpf_dsq_move_to_local(SHARED);", dispatch)
+    return first + programs + 'SEC(".struct_ops.link")' + table.replace("    .exit =", f"{ops}    .exit =")
+
+
+_LAST_QUEUE = "    s32 error = scx_bpf_create_dsq(LAST, -1);\n    if (error)\n        return error;"
+MISBEHAVES = {
+    # A task that yields gets a new slice and goes on.
+    "yield-storm": _with(
+        fifo(name="yields"),
+        """SEC("struct_ops/fifo_yield") bool fifo_yield(u64 *ctx)
+{
+    struct task_struct *p = (void *)ctx[0];
+    p->scx.slice = SCX_SLICE_DFL;
+    return 0;
+}
+""",
+        "    .yield = (void *)fifo_yield,\n",
+    ),
+    # Free tasks are spread over two queues by a number of their own; the queue of a CPU that is gone is not served.
+    "hotplug": _with(
+        fifo(
+            """
+    s32 cpu = p->nr_cpus_allowed == 1 ? scx_bpf_task_cpu(p) : p->pid & 1;
+    scx_bpf_dsq_insert(p, 1 + cpu, SCX_SLICE_DFL, ctx[1]);
+    scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);""",
+            name="hashes",
+            init="    s32 error = scx_bpf_create_dsq(1, -1) ?: scx_bpf_create_dsq(2, -1);\n"
+            "    if (error)\n        return error;",
+        ),
+        """SEC("struct_ops/fifo_online") void fifo_online(u64 *ctx) {}
+SEC("struct_ops/fifo_offline") void fifo_offline(u64 *ctx) {}
+""",
+        "    .cpu_online = (void *)fifo_online,\n    .cpu_offline = (void *)fifo_offline,\n",
+        "    scx_bpf_dsq_move_to_local(1 + (s32)ctx[0]);",
+    ),
+    # Kernel workers come last (PF_WQ_WORKER).
+    "kworker-latency": _with(
+        fifo(
+            "    scx_bpf_dsq_insert(p, p->flags & 0x20 ? LAST : SHARED, SCX_SLICE_DFL, ctx[1]);",
+            name="workers",
+            top="#define LAST 1\n",
+            init=_LAST_QUEUE,
+        ),
+        "",
+        "",
+        "    if (!scx_bpf_dsq_move_to_local(SHARED))\n        scx_bpf_dsq_move_to_local(LAST);",
+    ),
+    # A queue that is "full" takes no more.
+    "many-tasks": fifo(
+        """
+    if (scx_bpf_dsq_nr_queued(SHARED) > 500)
+        return;
+    scx_bpf_dsq_insert(p, SHARED, SCX_SLICE_DFL, ctx[1]);""",
+        name="full",
+    ),
+    # A CPU that a real-time task took for long is never served again.
+    "rt-hog": _with(
+        fifo(
+            """
+    if (p->nr_cpus_allowed == 1)
+        scx_bpf_dsq_insert(p, 1 + scx_bpf_task_cpu(p), SCX_SLICE_DFL, ctx[1]);
+    else
+        scx_bpf_dsq_insert(p, SHARED, SCX_SLICE_DFL, ctx[1]);""",
+            name="released",
+            top="static volatile u64 taken[64];\n",
+            init="    s32 error = scx_bpf_create_dsq(1, -1) ?: scx_bpf_create_dsq(2, -1);\n"
+            "    if (error)\n        return error;\n    taken[0] = taken[1] = 0;",
+        ),
+        """SEC("struct_ops/fifo_release") void fifo_release(u64 *ctx) { taken[ctx[0] & 63] = bpf_ktime_get_ns(); }
+SEC("struct_ops/fifo_acquire") void fifo_acquire(u64 *ctx)
+{
+    if (bpf_ktime_get_ns() - taken[ctx[0] & 63] < 500000000)
+        taken[ctx[0] & 63] = 0;
+}
+""",
+        "    .cpu_release = (void *)fifo_release,\n    .cpu_acquire = (void *)fifo_acquire,\n",
+        "    if (!taken[ctx[0] & 63] && scx_bpf_dsq_move_to_local(1 + (s32)ctx[0]))\n        return;\n"
+        "    scx_bpf_dsq_move_to_local(SHARED);",
+    ),
+    # Each attach takes one of 16 places, which no exit gives back.
+    "reload": fifo(
+        name="leaks",
+        top="static volatile u32 places;\n",
+        init="    if (places >= 16)\n        return -28;\n    places++;",
+    ),
+}
+"""Scenario → a scheduler that it rejects, and that does no harm in the others."""

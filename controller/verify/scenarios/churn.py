@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tasks that do one thing over and over: fork, execute, change their CPUs, yield."""
+
+from __future__ import annotations
+
+from controller.verify.scenarios.arena import Arena, Numbers, number, numbers
+from controller.verify.scenarios.registry import STARVED, Limit, scenario
+from controller.verify.scenarios.shares import TOGETHER
+
+FEW = 0.05
+"""Rounds of something in a fixed time: fewer than this part of the kernel's own are too few."""
+
+_YIELDS = 1000
+
+
+@scenario(
+    "fork-storm",
+    asks="do new tasks run, one after the other",
+    load="one task forks a child that ends at once, waits for it, and does so again",
+    limits=(
+        Limit("forks", "below", FEW, of="the number of forks"),
+        Limit("max_us", "above", 20, 1_000_000, of="the longest time until a child had run"),
+    ),
+)
+def fork_storm(arena: Arena) -> Numbers:
+    """Every child passes ops.init_task, ops.enable and the wakeup of a task that never ran."""
+    found = arena.load("schedload", "forkstorm", arena.seconds(1.5))
+    return {"forks": number(found, "forks"), "max_us": number(found, "max_us")}
+
+
+@scenario(
+    "exec-churn",
+    asks="do tasks run that are born, execute a program and end, on all CPUs at once",
+    load="one task a CPU and one more fork a child that executes a program and ends, and do so again",
+    limits=(
+        Limit("least_execs", "below", FEW, of="the number of programs that the slowest parent had executed"),
+        Limit("max_us", "above", 20, 1_000_000, of="the longest time until a program had run"),
+    ),
+)
+def exec_churn(arena: Arena) -> Numbers:
+    """Executing moves the task (select_cpu with SCX_WAKE_EXEC) and ending must give back all that is kept for it."""
+    found = arena.load("schedload", "execstorm", str(arena.cpus + 1), arena.seconds(1.5))
+    execs = numbers(found, "execs")
+    return {"execs": sum(execs), "least_execs": min(execs), "max_us": max(numbers(found, "max_us"))}
+
+
+@scenario(
+    "affinity-churn",
+    asks="do tasks run that keep changing their CPUs",
+    load="2 threads a CPU compute, and bind themselves to another CPU or to all of them after every few steps",
+    limits=(Limit("least_moves", "below", FEW, of="the rounds of the slowest thread that changes its CPUs"),),
+)
+def affinity_churn(arena: Arena) -> Numbers:
+    """A task that is queued where it may no longer run must be found there, or queued anew."""
+    found = arena.load("schedload", "affinity", str(max(4, arena.cpus)), arena.seconds(1.5))
+    return {"moves": number(found, "moves"), "least_moves": number(found, "least_moves")}
+
+
+@scenario(
+    "yield-storm",
+    asks="do tasks that yield all the time let the others run, and run themselves",
+    load="2 tasks a CPU do nothing but sched_yield(), beside one computing task a CPU",
+    limits=(
+        Limit("spin_least_share", "below", STARVED, of="the least share of a task that computes beside them",
+              means="yielding does not let it in"),
+        Limit("least_yields", "below", 0.005, of=f"the first {_YIELDS} rounds of the slowest task that yields"),
+        TOGETHER,
+    ),
+)  # fmt: skip
+def yield_storm(arena: Arena) -> Numbers:
+    """A task that yields and is put back at the head of its queue runs again at once, and nobody else does."""
+    seconds = arena.seconds(1.8)
+    commands = [
+        ("schedload", "yieldstorm", arena.busy(2), seconds),
+        ("schedload", "spin", str(max(2, arena.cpus)), seconds),
+    ]
+    (storm, spin), slowest = arena.together(commands)
+    yields, cpu = numbers(storm, "yields"), numbers(spin, "cpu_ns")
+    total = max(sum(cpu) + sum(numbers(storm, "cpu_ns")), 1.0)
+    return {
+        "yields": sum(yields),
+        # One that yields to a task with a slice of 20 ms does so 50 times a second, one that has nobody to yield to a
+        # hundred thousand times: whether it ran at all is the question, and not how often.
+        "least_yields": min(*yields, _YIELDS),
+        "spin_least_share": round(min(cpu) / total, 4),
+        "slowest_s": slowest,
+    }
