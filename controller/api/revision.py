@@ -19,6 +19,9 @@ class RevisionFiles(ApiModel):
     source: RelativePath
     object: RelativePath
     passport: RelativePath
+    evidence: tuple[RelativePath, ...] = Field(
+        default=(), max_length=64, description="Raw data behind the passport, which names each by its digest."
+    )
 
 
 class RevisionDigests(ApiModel):

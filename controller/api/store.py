@@ -57,11 +57,12 @@ class SourceState(ApiModel):
 
 
 class RevisionBytes(ApiModel):
-    """The three files of a revision."""
+    """The three files of a revision that a node needs, and the evidence by file name (not read for a node)."""
 
     source: bytes
     object: bytes
     passport: bytes
+    evidence: dict[str, bytes] = Field(default_factory=dict)
 
 
 class Store(Protocol):
@@ -72,7 +73,8 @@ class Store(Protocol):
         ...
 
     def revision_bytes(self, revision: SchedulerRevision, commit: str) -> RevisionBytes:
-        """The files of `revision` as committed in `commit`. RepositoryError if missing or not regular files."""
+        """The files of `revision` as committed in `commit`, without its evidence. RepositoryError if missing or not
+        regular files."""
         ...
 
     def add_revision(self, revision: SchedulerRevision, files: RevisionBytes, *, branch: str | None = None) -> str:

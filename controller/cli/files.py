@@ -8,7 +8,9 @@ as text is one error among the documents' errors: the others are still looked at
 from __future__ import annotations
 
 import json
+import os
 import re
+import tempfile
 from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -117,6 +119,31 @@ def read_input(path: str, context: Context, *, limit: int = 16 * MAX_BYTES) -> s
     if error:
         raise error
     return text
+
+
+def read_bytes(path: str, context: Context, *, limit: int) -> bytes:
+    """The bytes of one file or of standard input. InputError if unreadable, or more than `limit`."""
+    name, data = _one(path, context, limit)
+    if len(data) > limit:
+        raise InputError(f'"{name}" is larger than {limit} bytes')
+    return data
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file that is there whole or, after any failure, as it was. InputError when it cannot be written."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            try:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+                Path(file.name).chmod(0o644)
+                Path(file.name).replace(path)
+            except BaseException:
+                Path(file.name).unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        raise InputError(f'cannot write "{path}": {error.strerror}') from None
 
 
 def expanded(text: str, name: str) -> str:

@@ -49,6 +49,8 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "plan": Entry("pipeline", "PLAN", "Propose a scheduler for a profile and the committed intents"),
         "render": Entry("pipeline", "RENDER", "Print the C of a proposal"),
         "verify": Entry("verify", "VERIFY", "Put a scheduler through every stage on real kernels"),
+        "passport show": Entry("passport", "SHOW", "Show what a passport says, stage by stage"),
+        "passport verify": Entry("passport", "VERIFY", "Hold a passport against keys, files, a kernel and the clock"),
     },
     "Nodes": {
         "status": Entry("nodes", "STATUS", "Show what every node runs"),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from controller.cli.command import Parser, UsageError, Verb
 from controller.cli.context import Context
+from controller.cli.files import write_whole
 from controller.cli.output import structured
 from controller.cli.text import one_line, printable, table
 from controller.errors import InputError
@@ -21,7 +22,7 @@ from controller.errors import InputError
 if TYPE_CHECKING:
     from controller.api import Passport, StageResult
     from controller.kernel.images import KernelImage
-    from controller.verify import Candidate
+    from controller.verify import Candidate, Examination
 
 _ON_A_KERNEL = {"load", "liveness", "trial"}
 _EVIDENCE_LINES = 20
@@ -49,7 +50,7 @@ def _verify(args: Namespace, context: Context) -> int:
     examination = verify.examine(candidate, kernels=kernels, stages=stages, reporter=context.reporter)
     passport = examination.passport
     if args.passport:
-        _write_passport(passport, Path(args.passport))
+        _write_passport(examination, Path(args.passport))
     if args.output == "table":
         context.out(report(passport, name))
     else:
@@ -107,13 +108,25 @@ def _candidate(args: Namespace, context: Context) -> Candidate:
     return verify.Candidate.from_file(Path(args.file))
 
 
-def _write_passport(passport: Passport, path: Path) -> None:
+def _write_passport(examination: Examination, path: Path) -> None:
+    """The evidence first, so that a passport is never there without the files it names."""
     from controller.trust import dsse, keys
 
-    try:
-        path.write_bytes(dsse.sign(passport, keys.ensure_signing_key()).canonical())
-    except OSError as error:
-        raise InputError(f'cannot write "{path}": {error.strerror}') from None
+    envelope = dsse.sign(examination.passport, keys.ensure_signing_key()).canonical()
+    folder = evidence_folder(path)
+    if examination.attachments:
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise InputError(f'cannot make the folder "{folder}": {error.strerror}') from None
+    for name, data in examination.attachments.items():
+        write_whole(folder / name, data)
+    write_whole(path, envelope)
+
+
+def evidence_folder(passport: Path) -> Path:
+    """Where the evidence of the passport in that file lies: FILE.evidence/."""
+    return passport.with_name(f"{passport.name}.evidence")
 
 
 def report(passport: Passport, name: str) -> str:

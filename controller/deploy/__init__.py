@@ -9,6 +9,6 @@ is what must survive the agent: what was attached, what is quarantined, what hap
 from controller.deploy.actual import Actual
 from controller.deploy.deployment import Deployment
 from controller.deploy.eject import eject, is_held, release
-from controller.deploy.gate import Admitted, admit
+from controller.deploy.gate import Admitted, admit, prove
 
-__all__ = ["Actual", "Admitted", "Deployment", "admit", "eject", "is_held", "release"]
+__all__ = ["Actual", "Admitted", "Deployment", "admit", "eject", "is_held", "prove", "release"]

@@ -25,8 +25,8 @@ class Admitted:
     passport: Passport
 
 
-def admit(revision: SchedulerRevision, files: RevisionBytes, actual: Actual, at: datetime) -> Admitted:
-    """The revision, if it may be attached on this node at this moment; TrustError naming what does not fit."""
+def prove(revision: SchedulerRevision, files: RevisionBytes) -> Passport:
+    """The revision's passport, if a trusted key signed it and manifest, bytes and passport agree; else TrustError."""
     digests = revision.spec.digests
     given = {"source": files.source, "object": files.object, "passport": files.passport}
     for name, data in given.items():
@@ -47,6 +47,13 @@ def admit(revision: SchedulerRevision, files: RevisionBytes, actual: Actual, at:
     for name, (proven, committed) in bound.items():
         if proven != committed:
             raise TrustError(f"revision {revision.name}: its passport was earned by another {name}")
+    return passport
+
+
+def admit(revision: SchedulerRevision, files: RevisionBytes, actual: Actual, at: datetime) -> Admitted:
+    """The revision, if it may be attached on this node at this moment; TrustError naming what does not fit."""
+    digests = revision.spec.digests
+    passport = prove(revision, files)
     if actual.kernel.btf_digest is None:
         raise TrustError(f"revision {revision.name}: this kernel has no BTF, so no passport can be bound to it")
     dsse.check(

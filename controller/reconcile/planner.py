@@ -133,15 +133,19 @@ class Planner:
                 f"({target.topology_class}) with another BTF: verify on the node's own kernel image"
             )
             return self._outcome(task, "Error", "OtherKernel", message)
-        assert examination.source is not None
-        assert examination.object is not None
-        return self._commit(task, proposal, passport, examination.source, examination.object)
+        return self._commit(task, proposal, passport, examination)
 
     def _commit(
-        self, task: PlanTask, proposal: Proposal, passport: Passport, source: bytes, built: bytes
+        self, task: PlanTask, proposal: Proposal, passport: Passport, examination: verify.Examination
     ) -> PlanOutcome:
-        envelope = dsse.sign(passport, trust_keys.ensure_signing_key()).canonical()
-        files = RevisionBytes(source=source, object=built, passport=envelope)
+        assert examination.source is not None
+        assert examination.object is not None
+        files = RevisionBytes(
+            source=examination.source,
+            object=examination.object,
+            passport=dsse.sign(passport, trust_keys.ensure_signing_key()).canonical(),
+            evidence=examination.attachments,
+        )
         revision = revision_for(task, proposal, passport, files)
         manual = task.policy.spec.approval == "Manual"
         branch = f"proposals/{revision.name}" if manual else None
@@ -228,6 +232,7 @@ def revision_for(task: PlanTask, proposal: Proposal, passport: Passport, files: 
                 source=str(Path(name) / "scheduler.bpf.c"),
                 object=str(Path(name) / "scheduler.bpf.o"),
                 passport=str(Path(name) / "passport.json"),
+                evidence=tuple(str(Path(name) / "evidence" / file) for file in sorted(files.evidence)),
             ),
             created_at=now(),
         ),

@@ -159,11 +159,11 @@ def _wish(resource: Resource) -> dict[str, object]:
 
 
 def _companions(edit: Edit, document: Document) -> set[str]:
-    """The files that a resource names beside its manifest: a revision's three, a template's text."""
+    """The files that a resource names beside its manifest: a revision's parts and evidence, a template's text."""
     resource = document.resource
     if isinstance(resource, SchedulerRevision):
         files = resource.spec.files
-        return {sibling(document.file, path) for path in (files.source, files.object, files.passport)}
+        return {sibling(document.file, path) for path in (files.source, files.object, files.passport, *files.evidence)}
     if isinstance(resource, SchedulerTemplate):
         written = _as_written(edit, document)
         path = written.spec.source.path if isinstance(written, SchedulerTemplate) else None

@@ -9,9 +9,11 @@ sentence beside the unchanged `Desired`. Only `accept` lets a rewritten history 
 from __future__ import annotations
 
 import logging
+import posixpath
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,11 +31,11 @@ from controller.api import (
 )
 from controller.api.decode import Decoded, Document
 from controller.errors import CouldNotTell, RepositoryError
-from controller.source import manifests, memory, signature, watch
-from controller.source.commit import WRITER_TRAILER, Build, Changes, Message, commit_changes
-from controller.source.edit import Applied, Edit, apply_documents, delete_keys, standard_path, written_anew
+from controller.source import manifests, memory, revisions, signature, watch
+from controller.source.commit import WRITER_TRAILER, Build, Message, commit_changes
+from controller.source.edit import Applied, Edit, apply_documents, delete_keys
 from controller.source.history import History, to_time
-from controller.source.manifests import Key, Loaded, sibling
+from controller.source.manifests import Key, Loaded
 from controller.source.remote import STATUS_PREFIX, find_remote
 from controller.source.repository import open_repository, printable
 from controller.source.snapshot import Files, open_commit
@@ -121,20 +123,18 @@ class GitStore:
     def revision_bytes(self, revision: SchedulerRevision, commit: str) -> RevisionBytes:
         """The files of `revision` as committed in `commit`. RepositoryError if missing or not regular files."""
         with self._lock, open_commit(self.repository, commit) as files:
-            manifest = _find_manifest(files, revision, self._decoded)
+            manifest = revisions.find_manifest(files, revision, self._decoded)
             wanted = {"source": revision.spec.files.source, "object": revision.spec.files.object}
             wanted["passport"] = revision.spec.files.passport
-            found: dict[str, bytes] = {}
-            for what, relative in wanted.items():
-                path = sibling(manifest, relative)
-                if path not in files.entries:
-                    why = next((p for p in files.problems if p.startswith(f"{path}: ")), "there is no such file")
-                    raise RepositoryError(
-                        f"the {what} of revision {revision.name} cannot be read at commit {commit[:12]}: {why}",
-                        remedy="the revision was damaged after it was committed: make it again",
-                    )
-                found[what] = files.read(path)
-            return RevisionBytes(**found)
+            read = partial(revisions.read_part, files, commit, manifest, revision)
+            return RevisionBytes(**{what: read(relative, what) for what, relative in wanted.items()})
+
+    def evidence(self, revision: SchedulerRevision, commit: str) -> dict[str, bytes]:
+        """The evidence files of `revision` by name, as committed in `commit`. RepositoryError if one is not there."""
+        with self._lock, open_commit(self.repository, commit) as files:
+            manifest = revisions.find_manifest(files, revision, self._decoded)
+            read = partial(revisions.read_part, files, commit, manifest, revision)
+            return {posixpath.basename(path): read(path, "evidence") for path in revision.spec.files.evidence}
 
     def commit_writer(self, commit: str) -> str:
         """Who of schedctl made `commit` (`planner`), empty for people's: the loop does not act on its own commits."""
@@ -190,17 +190,10 @@ class GitStore:
 
         The commit that is there already if it holds the same revision. RepositoryError if the name is taken by another.
         """
-        path = standard_path(revision)
-        named = revision.spec.files
-        changes: dict[str, bytes | None] = {path: written_anew(revision).encode()}
-        for relative, content in ((named.source, files.source), (named.object, files.object),
-                                  (named.passport, files.passport)):  # fmt: skip
-            changes[sibling(path, relative)] = content
-        if len(changes) != 4:
-            raise RepositoryError(f"the files of revision {revision.name} must have different names")
+        changes = revisions.files_of(revision, files)
 
         def build(tip: Files, loaded: Loaded) -> Mapping[str, bytes | None]:
-            _refuse_taken(tip, loaded, revision, changes)
+            revisions.refuse_taken(tip, loaded, revision, changes)
             return changes
 
         message = Message(f"Add SchedulerRevision {revision.name}", PLANNER)
@@ -386,24 +379,3 @@ def _summary(verb: str, applied: Sequence[Applied]) -> str:
     changed = [a for a in applied if a.action != "unchanged"]
     names = [f"{a.kind} {a.namespace + '/' if a.namespace else ''}{a.name}" for a in changed]
     return f"{verb} {', '.join(names[:3])}" + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def _find_manifest(files: Files, revision: SchedulerRevision, cache: manifests.Cache) -> str:
-    """The path of the manifest that defines `revision`: its standard path, or wherever it was put."""
-    usual = standard_path(revision)
-    for path in sorted(filter(manifests.is_manifest, files.entries), key=lambda p: (p != usual, p)):
-        if any(d.resource.key == revision.key for d in manifests.decoded(files, path, cache).documents):
-            return path
-    raise RepositoryError(
-        f"revision {revision.name} is not in this commit", remedy="see what there is: schedctl get srev"
-    )
-
-
-def _refuse_taken(tip: Files, loaded: Loaded, revision: SchedulerRevision, changes: Changes) -> None:
-    standing = loaded.documents.get(revision.key)
-    elsewhere = standing is not None and standing.file not in changes
-    if elsewhere or any(path in tip.entries and tip.read(path) != content for path, content in changes.items()):
-        raise RepositoryError(
-            f"revision {revision.name} exists with other content, and revisions are immutable",
-            remedy="give the new one another name",
-        )

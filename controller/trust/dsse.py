@@ -75,12 +75,33 @@ def verify(envelope: bytes, trusted: Iterable[TrustedKey]) -> Passport:
 
 def check(passport: Passport, *, object_digest: str, btf_digest: str, topology_class: str, at: datetime) -> None:
     """Whether the passport lets this object onto this kernel at the time `at`; TrustError names what does not match."""
-    if passport.verdict is not Verdict.PASS:
-        raise TrustError(f"the passport's verdict is {passport.verdict.value}, not pass", remedy=_VERIFY)
+    check_verdict(passport)
     if passport.object_digest != object_digest:
         raise TrustError(
             f"the passport is for object {passport.object_digest}, this object is {object_digest}", remedy=_VERIFY
         )
+    check_time(passport, at)
+    check_kernel(passport, btf_digest, topology_class)
+
+
+def claimed(envelope: bytes) -> Passport:
+    """The passport in `envelope`, whoever signed it: for showing it to a person, never for acting on it."""
+    return _passport(_json(_base64(_envelope(envelope).payload, "payload"), "the payload"))
+
+
+def signers(envelope: bytes) -> tuple[str, ...]:
+    """The ids of the keys that an envelope says it was signed by, true or not. TrustError for what is no envelope."""
+    return tuple(signature.keyid for signature in _envelope(envelope).signatures)
+
+
+def check_verdict(passport: Passport) -> None:
+    """Whether the passport's verdict is a pass."""
+    if passport.verdict is not Verdict.PASS:
+        raise TrustError(f"the passport's verdict is {passport.verdict.value}, not pass", remedy=_VERIFY)
+
+
+def check_time(passport: Passport, at: datetime) -> None:
+    """Whether the passport is valid at the time `at`."""
     if at >= passport.expires_at:
         raise TrustError(f"the passport expired at {passport.expires_at.isoformat()}", remedy=_VERIFY)
     if at + _CLOCK_SKEW < passport.issued_at:
@@ -88,10 +109,10 @@ def check(passport: Passport, *, object_digest: str, btf_digest: str, topology_c
             f"the passport was issued at {passport.issued_at.isoformat()}, in the future",
             remedy="set this machine's clock",
         )
-    _check_stages(passport, btf_digest, topology_class)
 
 
-def _check_stages(passport: Passport, btf_digest: str, topology_class: str) -> None:
+def check_kernel(passport: Passport, btf_digest: str, topology_class: str) -> None:
+    """Whether every needed stage passed on this kernel and topology class."""
     column = passport.column(btf_digest, topology_class)
     if column is None:
         same_kernel = sorted({k.topology_class for k in passport.kernels if k.btf_digest == btf_digest})

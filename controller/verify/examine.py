@@ -38,7 +38,7 @@ from controller.kernel.images import KernelImage
 from controller.kernel.microvm import EmulatorFault, Guest, VmShape, boot
 from controller.paths import data_dir
 from controller.render import parameters, render
-from controller.verify import lint
+from controller.verify import evidence, lint
 from controller.verify.audit import audit
 from controller.verify.candidate import Candidate
 from controller.verify.liveness import Bench, liveness
@@ -119,6 +119,7 @@ def examine(
     except Ended:
         pass
     _note_what_did_not_run(run)
+    run.attachments = evidence.packed(run.attachments)
     source = run.source.encode("utf-8", "replace") if run.source is not None else None
     return Examination(_passport(run, max_age_ns), source, run.image, run.attachments)
 

@@ -97,3 +97,23 @@ def test_a_revision_is_not_added_to_a_branch_that_is_not_valid(repo: Git, revisi
 def test_a_commit_that_is_not_there(repo: Git, revision: SchedulerRevision) -> None:
     with pytest.raises(RepositoryError):
         GitStore(repo.folder).revision_bytes(revision, "f" * 40)
+
+
+def test_evidence_is_committed_with_its_revision_and_goes_with_it(repo: Git, revision: SchedulerRevision) -> None:
+    store = GitStore(repo.folder)
+    named = revision.spec.files.model_copy(update={"evidence": ("proof/evidence/dmesg-7.3.txt",)})
+    made = revision.model_copy(update={"spec": revision.spec.model_copy(update={"files": named})})
+    files = FILES.model_copy(update={"evidence": {"dmesg-7.3.txt": b"Linux\n"}})
+    commit = store.add_revision(made, files)
+    assert store.evidence(made, commit) == {"dmesg-7.3.txt": b"Linux\n"}
+    assert store.revision_bytes(made, commit) == FILES
+    assert "revisions/proof/evidence/dmesg-7.3.txt" in repo("ls-files").split()
+    store.delete([made.key], "gone")
+    assert "evidence" not in repo("ls-files")
+
+
+def test_a_file_that_nobody_could_read_back_is_not_committed(repo: Git, revision: SchedulerRevision) -> None:
+    before = repo("rev-parse", "HEAD")
+    with pytest.raises(RepositoryError, match="larger than"):
+        GitStore(repo.folder).add_revision(revision, FILES.model_copy(update={"object": bytes((1 << 20) + 1)}))
+    assert repo("rev-parse", "HEAD") == before
