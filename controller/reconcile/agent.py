@@ -42,7 +42,10 @@ def run(
     force_procfs: bool = False,
     reporter: Reporter,
 ) -> int:
-    """Run until told to stop (exit 0), or with `once` until there is nothing left to do: 0 if Ready, 1 if not."""
+    """Run until told to stop (exit 0), or with `once` until there is nothing left to do.
+
+    Then the exit code is 0 if the node is Ready and the planner's commit good, else 1.
+    """
     state = paths.state_dir()
     with _only_one(state / f"{role}.lock", role), _stoppable() as stopped, contextlib.ExitStack() as stack:
         planner = _planner(store, reporter) if role != "node" else None
@@ -65,7 +68,8 @@ def run(
         while not stopped:
             planned, decision = _pass(planner, node, reporter)
             if once and not planned and not _unfinished(decision):
-                return 0 if decision is None or _is(decision, "Ready") else 1
+                good = planner is None or not planner.trouble
+                return 0 if good and (decision is None or _is(decision, "Ready")) else 1
             if not planned:
                 _wait(store, min(interval_s, 1.0) if _unfinished(decision) else interval_s, stopped)
     return 0

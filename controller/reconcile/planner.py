@@ -56,10 +56,13 @@ class Planner:
     def __init__(self, store: Store, *, reporter: Reporter) -> None:
         self._store = store
         self._reporter = reporter
+        self.trouble = ""
+        """What is wrong with the newest commit; then the last good one, if there is any, is planned for."""
 
     def step(self) -> bool:
         """One pass; True if something was planned (and the repository should be read again)."""
         source = self._store.read()
+        self._note_trouble(source)
         statuses = self._store.statuses()
         nodes = tuple(self._store.nodes())
         outcomes = plan_outcomes(statuses)
@@ -72,6 +75,13 @@ class Planner:
         if not tasks:
             self._publish(source, nodes, outcomes)
         return bool(tasks)
+
+    def _note_trouble(self, source: SourceState) -> None:
+        """Say it once, not at each pass."""
+        trouble = f"{source.reason}: {source.problems[0]}" if source.problems else ""
+        if trouble and trouble != self.trouble:
+            self._reporter.failed(trouble)
+        self.trouble = trouble
 
     def _inputs(self, desired: Desired | None, nodes: Iterable[NodeScheduler]) -> dict[str, str]:
         """Plan key → digest of everything that may change its result."""
