@@ -21,6 +21,7 @@ from controller.api.base import (
     set_condition,
     sha256,
 )
+from controller.api.fingerprint import Fingerprint, fingerprint_of
 from controller.api.intent import (
     Guardrail,
     IntentSpec,
@@ -42,7 +43,7 @@ from controller.api.passport import (
     StageResult,
     Verdict,
 )
-from controller.api.policy import PlanOutcome, PolicySpec, PolicyStatus, RolloutSpec, SchedulerPolicy
+from controller.api.policy import Drift, PlanOutcome, PolicySpec, PolicyStatus, RolloutSpec, SchedulerPolicy
 from controller.api.profile import (
     Histogram,
     IntentMatch,
@@ -67,7 +68,8 @@ from controller.api.template import Hole, Parameter, SchedulerTemplate, Template
 
 __all__ = [
     "API_VERSION", "GROUP", "STAGES", "ApiModel", "Attachment", "ClassMatch", "Condition", "ConditionStatus",
-    "Desired", "DsseSignature", "Envelope", "EvidenceFile", "Finding", "Guardrail", "Histogram", "Hole",
+    "Desired", "Drift", "DsseSignature", "Envelope", "EvidenceFile", "Finding", "Fingerprint", "Guardrail", "Histogram",
+    "Hole",
     "IntentMatch", "IntentSpec",
     "IntentStatus", "KernelColumn", "KernelFacts", "Metric", "NodeEvent", "NodeScheduler", "NodeSpec", "NodeStatus",
     "ObjectMeta", "Objective", "Parameter", "Passport", "PlanOutcome", "PlannerRecord", "PolicySpec", "PolicyStatus",
@@ -76,6 +78,7 @@ __all__ = [
     "RevisionFiles", "RevisionSpec", "RevisionStatus", "RevisionTarget", "RolloutSpec",
     "SchedulerPolicy", "SchedulerRevision", "SchedulerTemplate", "SchedulingIntent", "Signature", "Silent",
     "SourceState", "StageResult", "Status", "Store", "TaskClass", "TemplateSource", "TemplateSpec", "Topology",
-    "Verdict", "WorkloadProfile", "WorkloadSelector", "WorkloadStats", "format_duration", "format_percent", "now",
+    "Verdict", "WorkloadProfile", "WorkloadSelector", "WorkloadStats", "fingerprint_of", "format_duration",
+    "format_percent", "now",
     "parse_duration", "parse_percent", "set_condition", "sha256",
 ]  # fmt: skip

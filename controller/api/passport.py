@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from controller.api.base import ApiModel, Digest, Timestamp
+from controller.api.fingerprint import Fingerprint
 
 STAGES = ("schema", "render", "lint", "build", "audit", "load", "liveness", "trial")
 
@@ -80,6 +81,7 @@ class Passport(ApiModel):
     stages: tuple[StageResult, ...] = Field(description="Those that depend on no kernel.")
     kernels: tuple[KernelColumn, ...] = ()
     tools: dict[str, str] = Field(default_factory=dict, description="Versions: schedctl, clang, libbpf, qemu.")
+    workload: Fingerprint | None = Field(default=None, description="The load it was planned for.")
     attachments: tuple[EvidenceFile, ...] = Field(default=(), description="Raw evidence, by name and digest.")
     issued_at: Timestamp
     expires_at: Timestamp

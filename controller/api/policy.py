@@ -53,6 +53,9 @@ class VerificationSpec(ApiModel):
     )
     confidence: Annotated[float, Field(ge=0.5, lt=1)] = Field(default=0.95, description="Of the trial's verdict.")
     max_age: Duration = Field(default=30 * _DAY, gt=0, description="How long a passport is good for.")
+    max_drift: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.35, description="Distance (0 to 1) of the load from the planned one at which it is planned anew."
+    )
 
 
 class RolloutSpec(ApiModel):
@@ -102,11 +105,23 @@ class PlanOutcome(ApiModel):
     at: Timestamp = Field(description="When it ended.")
 
 
+class Drift(ApiModel):
+    """A node's load is not the one its revision was planned for."""
+
+    node: str = Field(description="Whose profile.")
+    revision: str = Field(description="The revision that is wanted there.")
+    profiles: Annotated[int, Field(ge=0)] = Field(description="Profiles in a row that were beyond the limit.")
+    distance: Annotated[float, Field(ge=0, le=1)] = Field(description="Of the newest profile from the planned load.")
+    since: Timestamp = Field(description="When the first of them was taken.")
+    last: Timestamp = Field(description="When the newest of them was taken.")
+
+
 class PolicyStatus(Status):
     """What the controller made of the policy."""
 
     nodes: int | None = Field(default=None, ge=0, description="Nodes governed.")
     plans: tuple[PlanOutcome, ...] = Field(default=(), max_length=256, description="By plan key, newest last.")
+    drifts: tuple[Drift, ...] = Field(default=(), max_length=256, description="Loads that are not the planned ones.")
     revision: str | None = Field(default=None, description="Newest revision made for it.")
     commit: str | None = Field(default=None, description="Commit last acted on.")
 

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from controller.api.base import ApiModel, Digest, DnsName, Resource, Status, Timestamp
+from controller.api.fingerprint import Fingerprint
 from controller.api.proposal import Proposal
 
 RelativePath = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*$")]
@@ -52,6 +53,7 @@ class RevisionSpec(ApiModel):
     proposal: Proposal = Field(description="What was proposed.")
     digests: RevisionDigests = Field(description="What the bytes must be.")
     files: RevisionFiles = Field(description="Where the bytes lie.")
+    workload: Fingerprint | None = Field(default=None, description="The load it was planned for.")
     created_at: Timestamp = Field(description="When it was made.")
 
 

@@ -75,6 +75,7 @@ def _lines(value: Facts) -> str:
 def committed_for(node: NodeScheduler, desired: Desired) -> SchedulerRevision | None:
     """The newest committed revision for what this node is to run now; None if there is none, or nothing is wanted."""
     from controller.reconcile import keys
+    from controller.reconcile.drift import newest
 
     policy = keys.governing(desired.policies, node.spec.labels)
     target = keys.target_of(node)
@@ -82,8 +83,7 @@ def committed_for(node: NodeScheduler, desired: Desired) -> SchedulerRevision | 
     if not isinstance(policy, SchedulerPolicy) or target is None or not intents:
         return None
     key = keys.plan_key(policy, intents, target)
-    made = [revision for revision in desired.revisions if revision.spec.plan_key == key]
-    return max(made, key=lambda revision: (revision.spec.created_at, revision.name), default=None)
+    return newest(desired.revisions, key)
 
 
 DIFF = Verb(run=_diff, arguments=_arguments, usage="[-f FILE|DIR|- [-R]]", failure=2)

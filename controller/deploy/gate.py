@@ -44,6 +44,8 @@ def prove(revision: SchedulerRevision, files: RevisionBytes) -> Passport:
         "proposal": (passport.proposal_digest, digests.proposal),
         "ops name": (passport.ops_name, revision.spec.ops_name),
     }
+    if passport.workload != revision.spec.workload:
+        raise TrustError(f"revision {revision.name}: its passport was earned for another workload")
     for name, (proven, committed) in bound.items():
         if proven != committed:
             raise TrustError(f"revision {revision.name}: its passport was earned by another {name}")

@@ -17,16 +17,19 @@ from controller.api import (
     ApiModel,
     Condition,
     ConditionStatus,
+    Drift,
     NodeScheduler,
     PlanOutcome,
     SchedulerPolicy,
     SchedulerRevision,
     SchedulingIntent,
     SourceState,
+    sha256,
 )
 from controller.deploy import Actual
 from controller.deploy.actual import Death
 from controller.reconcile import keys
+from controller.reconcile.drift import newest
 
 
 class Attach(ApiModel):
@@ -127,7 +130,7 @@ def _under(view: NodeView, policy: SchedulerPolicy) -> NodeDecision:
     if target is None:
         return _decide(view, "Stalled", "NoKernelBTF", "this kernel has no BTF: no passport can be bound to it")
     key = keys.plan_key(policy, intents, target)
-    wanted = _newest(desired.revisions, key)
+    wanted = newest(desired.revisions, key)
     if wanted is None:
         return _without_revision(view, policy, view.plans.get(key))
     digests = wanted.spec.digests
@@ -208,11 +211,6 @@ def _probation_end(view: NodeView, policy: SchedulerPolicy) -> datetime:
     return view.actual.attached.since + timedelta(microseconds=policy.spec.rollout.probation / 1000)
 
 
-def _newest(revisions: tuple[SchedulerRevision, ...], key: str) -> SchedulerRevision | None:
-    made = sorted((r for r in revisions if r.spec.plan_key == key), key=lambda r: (r.spec.created_at, r.name))
-    return made[-1] if made else None
-
-
 def _ours(actual: Actual) -> bool:
     return actual.attached is not None and actual.attached.phase != "Foreign"
 
@@ -273,13 +271,15 @@ def diff_planner(
     plans: Mapping[str, PlanOutcome],
     template_inputs: Mapping[str, str],
     at: datetime,
+    drifted: Mapping[str, Drift] | None = None,
 ) -> tuple[PlanTask, ...]:
     """What the planner should plan next, each key once.
 
     `template_inputs` maps a plan key to its `inputs` digest (made by the caller, who knows the templates). A failure
     with the same inputs is not retried (DESIGN rule 7), except `Error`, which says nothing about the candidate: that
     one waits 1, 2, 4, … minutes, at most an hour. `Planned` without its revision means that somebody deleted the
-    revision, which asks for a new one.
+    revision, which asks for a new one. So does a revision that is in `drifted`: its name is among the inputs then, so
+    that a failure of that plan is remembered too.
     """
     if source.desired is None or source.problems:
         return ()
@@ -294,10 +294,15 @@ def diff_planner(
         assert isinstance(policy, SchedulerPolicy)
         key = keys.plan_key(policy, intents, target)
         inputs = template_inputs.get(key, key)
-        if key in tasks or _newest(source.desired.revisions, key) is not None:
+        standing = newest(source.desired.revisions, key)
+        if key in tasks or (standing is not None and standing.name not in (drifted or {})):
             continue
+        if standing is not None:
+            inputs = sha256(f"{inputs} drifted {standing.name}".encode())
         before = plans.get(key)
         same = before is not None and before.inputs == inputs
+        if standing is not None and same and before is not None and before.outcome == "Planned":
+            continue  # its revision is on its way, or was deleted again
         if before is not None and same and not _retry_due(before, at):
             continue
         attempt = before.attempts + 1 if before is not None and same else 1

@@ -15,6 +15,8 @@ from pathlib import Path
 from controller import __version__, plan, verify
 from controller.api import (
     Desired,
+    Drift,
+    Fingerprint,
     NodeScheduler,
     ObjectMeta,
     Passport,
@@ -32,6 +34,7 @@ from controller.api import (
     SourceState,
     Store,
     Verdict,
+    fingerprint_of,
     now,
     sha256,
 )
@@ -39,7 +42,7 @@ from controller.errors import InputError, RepositoryError, SchedctlError
 from controller.kernel import images
 from controller.kernel.images import KernelImage
 from controller.kernel.microvm import VmShape
-from controller.reconcile import keys
+from controller.reconcile import drift, keys
 from controller.reconcile.diff import PlanTask, diff_planner
 from controller.reconcile.node import plan_outcomes
 from controller.reconcile.statuses import intent_status, policy_status
@@ -56,6 +59,7 @@ class Planner:
     def __init__(self, store: Store, *, reporter: Reporter) -> None:
         self._store = store
         self._reporter = reporter
+        self._drifts: tuple[Drift, ...] = ()
         self.trouble = ""
         """What is wrong with the newest commit; then the last good one, if there is any, is planned for."""
 
@@ -67,7 +71,8 @@ class Planner:
         nodes = tuple(self._store.nodes())
         outcomes = plan_outcomes(statuses)
         inputs = self._inputs(source.desired, nodes)
-        tasks = diff_planner(source, nodes, outcomes, inputs, now())
+        self._drifts = self._seen_drifts(source.desired, nodes, statuses)
+        tasks = diff_planner(source, nodes, outcomes, inputs, now(), drift.drifted(self._drifts))
         for task in tasks:
             self._publish(source, nodes, outcomes, working=task)
             outcomes[task.key] = self._plan(task, source)
@@ -75,6 +80,14 @@ class Planner:
         if not tasks:
             self._publish(source, nodes, outcomes)
         return bool(tasks)
+
+    def _seen_drifts(
+        self, desired: Desired | None, nodes: Sequence[NodeScheduler], statuses: Mapping[tuple[str, str, str], Resource]
+    ) -> tuple[Drift, ...]:
+        """With what the policies' status remembers of earlier profiles."""
+        policies = (r for r in statuses.values() if isinstance(r, SchedulerPolicy) and r.status is not None)
+        before = [d for p in policies if p.status is not None for d in p.status.drifts]
+        return drift.seen(desired, nodes, before) if desired is not None else ()
 
     def _note_trouble(self, source: SourceState) -> None:
         """Say it once, not at each pass."""
@@ -127,6 +140,7 @@ class Planner:
             kernels=kernels,
             shape=VmShape.of_class(target.topology_class),
             max_age_ns=task.policy.spec.verification.max_age,
+            workload=workload_of(task),
             reporter=self._reporter,
         )
         passport = examination.passport
@@ -196,7 +210,7 @@ class Planner:
             return
         before = self._store.statuses()
         resources: list[Resource] = [
-            policy_status(policy, source.desired, nodes, outcomes, before, working)
+            policy_status(policy, source.desired, nodes, outcomes, before, working, self._drifts)
             for policy in source.desired.policies
         ]
         resources += [intent_status(intent, source.desired, nodes, before) for intent in source.desired.intents]
@@ -244,6 +258,13 @@ def revision_for(task: PlanTask, proposal: Proposal, passport: Passport, files: 
                 passport=str(Path(name) / "passport.json"),
                 evidence=tuple(str(Path(name) / "evidence" / file) for file in sorted(files.evidence)),
             ),
+            workload=passport.workload,
             created_at=now(),
         ),
     )
+
+
+def workload_of(task: PlanTask) -> Fingerprint | None:
+    """The load that is planned for."""
+    profile = task.node.status.profile if task.node.status is not None else None
+    return fingerprint_of(profile, (keys.intent_id(i) for i in task.intents)) if profile is not None else None

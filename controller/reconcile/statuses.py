@@ -9,6 +9,7 @@ from controller.api import (
     Condition,
     ConditionStatus,
     Desired,
+    Drift,
     IntentStatus,
     NodeScheduler,
     PlanOutcome,
@@ -21,6 +22,7 @@ from controller.api import (
 )
 from controller.reconcile import keys
 from controller.reconcile.diff import PlanTask
+from controller.reconcile.drift import IN_A_ROW
 
 _MAX_PLANS = 64
 
@@ -32,6 +34,7 @@ def policy_status(
     outcomes: Mapping[str, PlanOutcome],
     before: Mapping[tuple[str, str, str], Resource],
     working: PlanTask | None,
+    drifts: Sequence[Drift] = (),
 ) -> SchedulerPolicy:
     """The policy with its status: nodes governed, plans, and whether something stands in the way."""
     mine = [n for n in nodes if keys.governing(desired.policies, n.spec.labels) == policy]
@@ -66,11 +69,14 @@ def policy_status(
     else:
         summary, reason, message = "Ready", "UpToDate", f"{len(mine)} nodes, {len(current)} plans wanted"
     conditions = _trio(status.conditions, summary, reason, message, policy.metadata.generation)
+    here = tuple(d for d in drifts if d.node in {n.name for n in mine})
+    conditions = set_condition(conditions, _drifted(here, policy), now())
     new = PolicyStatus(
         observed_generation=policy.metadata.generation,
         conditions=conditions,
         nodes=len(mine),
         plans=plans,
+        drifts=here,
         revision=made[-1].name if made else None,
         commit=desired.commit,
     )
@@ -117,6 +123,25 @@ def intent_status(
         revision=attached[-1] if attached else None,
     )
     return intent.model_copy(update={"status": status})
+
+
+def _drifted(drifts: Sequence[Drift], policy: SchedulerPolicy) -> Condition:
+    """Whether a load has been another one than was planned for, for long enough to count."""
+    far = max((d for d in drifts if d.profiles >= IN_A_ROW), key=lambda d: d.distance, default=None)
+    limit = policy.spec.verification.max_drift
+    message = ""
+    if far is not None:
+        message = (
+            f"the load on {far.node} is {far.distance:.2f} away from what {far.revision} was planned for "
+            f"(verification.maxDrift is {limit:g}): it is planned and verified anew; the node keeps what it runs"
+        )
+    return Condition(
+        type="Drifted",
+        status=ConditionStatus.TRUE if far is not None else ConditionStatus.FALSE,
+        reason="LoadChanged" if far is not None else "AsPlanned",
+        message=message,
+        observed_generation=policy.metadata.generation,
+    )
 
 
 def _trio(

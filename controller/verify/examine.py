@@ -21,6 +21,7 @@ from controller import __version__
 from controller.api import (
     STAGES,
     EvidenceFile,
+    Fingerprint,
     KernelColumn,
     Passport,
     Proposal,
@@ -97,6 +98,7 @@ def examine(
     shape: VmShape | None = None,
     stages: Sequence[str] | None = None,
     max_age_ns: int = MAX_AGE_NS,
+    workload: Fingerprint | None = None,
     reporter: Reporter | None = None,
 ) -> Examination:
     """Take the candidate through `stages` (default: all) on each of `kernels`; the passport has the verdict.
@@ -121,7 +123,7 @@ def examine(
     _note_what_did_not_run(run)
     run.attachments = evidence.packed(run.attachments)
     source = run.source.encode("utf-8", "replace") if run.source is not None else None
-    return Examination(_passport(run, max_age_ns), source, run.image, run.attachments)
+    return Examination(_passport(run, max_age_ns, workload), source, run.image, run.attachments)
 
 
 # ---- stages of no kernel ----
@@ -336,7 +338,7 @@ def _why_not(run: _Run, stage: str) -> str:
     return "an earlier stage failed"
 
 
-def _passport(run: _Run, max_age_ns: int) -> Passport:
+def _passport(run: _Run, max_age_ns: int, workload: Fingerprint | None) -> Passport:
     issued = now()
     proposal = run.candidate.proposal
     return Passport(
@@ -349,6 +351,7 @@ def _passport(run: _Run, max_age_ns: int) -> Passport:
         stages=tuple(run.static.results),
         kernels=tuple(run.columns),
         tools=run.tools,
+        workload=workload,
         attachments=tuple(
             EvidenceFile(name=name, digest=sha256(data), size=len(data))
             for name, data in sorted(run.attachments.items())

@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 
 from controller.api import (
+    Fingerprint,
     KernelColumn,
     Passport,
     Quarantined,
@@ -108,6 +109,7 @@ def test_a_manifest_that_was_redirected_to_other_bytes_is_refused():
         ({"template_digest": digest("9")}, "template"),
         ({"proposal_digest": digest("9")}, "proposal"),
         ({"kernels": ()}, "kernel"),
+        ({"workload": Fingerprint()}, "workload"),
     ],
 )
 def test_a_passport_for_something_else_is_refused(changes, word):
