@@ -118,6 +118,7 @@ class ApiModel(BaseModel):
         alias_generator=to_camel,
         populate_by_name=True,
         ser_json_inf_nan="strings",
+        allow_inf_nan=False,
     )
 
     def wire(self) -> dict[str, Any]:
