@@ -240,7 +240,11 @@ SEC("struct_ops/fifo_offline") void fifo_offline(u64 *ctx) {}
             init="    s32 error = scx_bpf_create_dsq(1, -1) ?: scx_bpf_create_dsq(2, -1);\n"
             "    if (error)\n        return error;\n    taken[0] = taken[1] = 0;",
         ),
-        """SEC("struct_ops/fifo_release") void fifo_release(u64 *ctx) { taken[ctx[0] & 63] = bpf_ktime_get_ns(); }
+        """SEC("struct_ops/fifo_release") void fifo_release(u64 *ctx)
+{
+    if (!taken[ctx[0] & 63])
+        taken[ctx[0] & 63] = bpf_ktime_get_ns();
+}
 SEC("struct_ops/fifo_acquire") void fifo_acquire(u64 *ctx)
 {
     if (bpf_ktime_get_ns() - taken[ctx[0] & 63] < 500000000)

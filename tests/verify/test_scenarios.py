@@ -29,7 +29,7 @@ KERNEL = {
     "pinned-floating": {"pinned_least_share": 0.24, "floating_least_share": 0.24, "spread": 0.05, "slowest_s": 2.2},
     "yield-storm": {"yields": 30000.0, "least_yields": 1000.0, "spin_least_share": 0.4, "slowest_s": 2.0},
     "rt-hog": {
-        "gap_us": 60_000.0, "spin_least_share": 0.2, "waker_max_us": 6000.0, "hog_ms": 800.0, "slowest_s": 1.9,
+        "gap_us": 60_000.0, "bound_gap_us": 830_000.0, "spin_least_share": 0.1, "waker_max_us": 6000.0, "hog_ms": 800.0, "slowest_s": 1.9,
     },
     "hotplug": {
         "gap_us": 90_000.0, "spin_least_share": 0.2, "back_share": 0.95, "slowest_s": 1.8, "came_back": 0.0,
@@ -98,7 +98,10 @@ def test_each_limit_is_just_where_its_sentence_says(name, limit: Limit):
         ("late-waker", {"p50_us": 40_000.0, "max_us": 120_000.0}),  # a FIFO queue with slices of 20 ms
         ("kworker-latency", {"p50_us": 60_000.0, "max_us": 140_000.0}),
         ("yield-storm", {"yields": 400.0, "least_yields": 60.0, "spin_least_share": 0.45}),
-        ("rt-hog", {"gap_us": 850_000.0}),  # left waiting on the CPU that was taken, until it was free again
+        (
+            "rt-hog",
+            {"gap_us": 850_000.0, "bound_gap_us": 1_100_000.0},
+        ),  # left waiting on the CPU that was taken, until it was free again
         ("hotplug", {"gap_us": 400_000.0, "came_back": 2.0}),
         ("many-tasks", {"made_ms": 1900.0, "last_ms": 2500.0}),
         ("pinned-floating", {"pinned_least_share": 0.17, "floating_least_share": 0.32}),
@@ -139,6 +142,7 @@ def test_errors_are_told_before_warnings():
         ("yield-storm", {"spin_least_share": 0.01}, "yielding does not let it in"),
         ("yield-storm", {"least_yields": 1.0}, "slowest task that yields: 1, 1000"),
         ("rt-hog", {"gap_us": 2_400_000.0}, "real-time task held one CPU and after: 2.4 s"),
+        ("rt-hog", {"bound_gap_us": 2_400_000.0}, "bound to that CPU did not run: 2.4 s"),
         ("hotplug", {"back_share": 0.0}, "not served any more"),
         ("kworker-latency", {"max_us": 2_000_000.0}, "workers of all CPUs were done: 2.0 s"),
         ("many-tasks", {"last_ms": 9000.0}, "last of 2000 tasks was done: 9.0 s"),

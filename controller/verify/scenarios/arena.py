@@ -102,6 +102,15 @@ class Arena:
             raise Stuck(f"`{' '.join(argv)}` did not end within {_ENDS_WITHIN_S:.0f} s")
         return done
 
+    def amid(
+        self, loads: Sequence[Sequence[str]], late: Sequence[str], after_s: float = 0.25
+    ) -> tuple[list[dict[str, Any]], float]:
+        """As `together`, with one more load that starts when the others have been at it for `after_s` seconds."""
+        with self.running(loads) as numbers:
+            time.sleep(after_s)
+            numbers.append(self.guest.spawn(list(late)))
+            return self.results([*loads, late], numbers)
+
     @contextmanager
     def running(self, commands: Sequence[Sequence[str]]) -> Iterator[list[int]]:
         """Start the commands; when the block is left by an error they are killed."""

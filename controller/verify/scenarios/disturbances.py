@@ -34,6 +34,7 @@ def _gap(who: str) -> Limit:
     "often, and a computing task bound to that CPU",
     limits=(
         _gap("while a real-time task held one CPU and after"),
+        Limit("bound_gap_us", "above", 1, 1_500_000, of="the longest time that the task bound to that CPU did not run"),
         Limit("spin_least_share", "below", STARVED, of="the least share of a computing task", means="it starves"),
         Limit("waker_max_us", "above", 5, 1_500_000, of="the longest wait of a task that slept"),
         TOGETHER,
@@ -42,16 +43,16 @@ def _gap(who: str) -> Limit:
 def rt_hog(arena: Arena) -> Numbers:
     """Shorter than any throttling of real-time tasks: what was queued on that CPU is handed back by cpu_release."""
     last = arena.cpus - 1
-    commands = [
+    loads = [
         ("schedload", "spin", arena.busy(2), "1.8"),
         ("taskset", f"{1 << last:x}", "schedload", "spin", "1", "1.8"),
         ("schedload", "wakers", "2", "20000", "1.7"),
-        ("schedload", "rthog", str(last), f"{_HOG_S:g}"),
     ]
-    (*spin, waker, hog), slowest = arena.together(commands)
+    (free, bound, waker, hog), slowest = arena.amid(loads, ("schedload", "rthog", str(last), f"{_HOG_S:g}"))
     return {
-        "gap_us": max(gap for one in spin for gap in numbers(one, "gap_us")),
-        "spin_least_share": round(_least_share(spin), 4),
+        "gap_us": max(numbers(free, "gap_us")),
+        "bound_gap_us": max(numbers(bound, "gap_us")),
+        "spin_least_share": round(_least_share([free, bound]), 4),
         "waker_max_us": number(waker, "max_us"),
         "hog_ms": round(number(hog, "cpu_ns") / 1e6, 1),
         "slowest_s": slowest,

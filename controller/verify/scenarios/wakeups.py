@@ -60,6 +60,6 @@ def late_waker(arena: Arena) -> Numbers:
 )  # fmt: skip
 def kworker_latency(arena: Arena) -> Numbers:
     """A kernel worker that waits holds up whoever asked for it: writeback, RCU, memory reclaim."""
-    spin = ("schedload", "spin", arena.busy(2), arena.seconds(1.5))
-    (_busy, asked), slowest = arena.together([spin, ("schedload", "kworker", arena.seconds(1.3))])
+    spin = ("schedload", "spin", arena.busy(2), arena.seconds(1.8))
+    (_busy, asked), slowest = arena.amid([spin], ("schedload", "kworker", arena.seconds(1.3)))
     return {"p50_us": number(asked, "p50_us"), "max_us": number(asked, "max_us"), "slowest_s": slowest}
