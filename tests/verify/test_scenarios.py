@@ -29,7 +29,8 @@ KERNEL = {
     "pinned-floating": {"pinned_least_share": 0.24, "floating_least_share": 0.24, "spread": 0.05, "slowest_s": 2.2},
     "yield-storm": {"yields": 30000.0, "least_yields": 1000.0, "spin_least_share": 0.4, "slowest_s": 2.0},
     "rt-hog": {
-        "gap_us": 60_000.0, "bound_gap_us": 830_000.0, "spin_least_share": 0.1, "waker_max_us": 6000.0, "hog_ms": 800.0, "slowest_s": 1.9,
+        "gap_us": 60_000.0, "bound_gap_us": 830_000.0, "spin_least_share": 0.1, "waker_max_us": 6000.0,
+        "hog_ms": 800.0, "slowest_s": 1.9,
     },
     "hotplug": {
         "gap_us": 90_000.0, "spin_least_share": 0.2, "back_share": 0.95, "slowest_s": 1.8, "came_back": 0.0,
