@@ -105,7 +105,7 @@ class Bench:
             document = json.loads(snapshot.note(self._boot_id, digest()[:16]).read_text())
             kept = {name: {k: float(v) for k, v in n.items()} for name, n in document["baselines"].items()}
             speed = float(document["units_per_ms"])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return False
         if any(scenario.name not in kept for scenario in wanted):
             return False
