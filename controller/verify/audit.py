@@ -4,29 +4,26 @@
 The kernel's verifier proves that programs are safe to run, not that they are only a scheduler: an object may carry a
 tracing program, a map pinned into bpffs, or a kfunc that touches what is none of a scheduler's business. So sections,
 program types, maps, kfuncs, helpers and the licence are each checked against what sched_ext schedulers need, whether
-the object was built here or brought. The bytes are untrusted: a broken object is a refusal with a sentence.
+the object was built here or brought; a kfunc it cannot do without must be in the BTF of each kernel asked for. The
+bytes are untrusted: a broken object is a refusal with a sentence, and reading one takes time in proportion to its size.
 """
 
 from __future__ import annotations
 
-import io
 import re
 import struct
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from controller.api import Finding
 from controller.errors import CandidateRejected
-from controller.verify import btf
-
-if TYPE_CHECKING:
-    from elftools.elf.elffile import ELFFile
+from controller.verify import btf, elf
 
 MAX_OBJECT = 1 << 20
 MAX_MAP_BYTES = 64 << 20
-MAX_SECTIONS = 512
-MAX_SYMBOLS = 16384
+MAX_MAPS = 256
+MAX_MAP_FIELDS = 32
+MAX_FINDINGS = 64
 MAX_TIMEOUT_MS = 30000
 CPUS_ASSUMED = 64
 """For the size of per-CPU maps: the object does not say on how many CPUs it will run."""
@@ -66,19 +63,19 @@ _KFUNCS = re.compile(
     r"bpf_rcu_read_(?:lock|unlock)|bpf_preempt_(?:disable|enable)|bpf_local_irq_(?:save|restore)|bpf_res_spin_\w+|"
     r"bpf_iter_(?:num|bits|scx_dsq|task|css|css_task|kmem_cache)_(?:new|next|destroy)|bpf_cgroup_\w+|bpf_get_cgroup\w*|"
     r"bpf_obj_(?:new|drop)_impl|bpf_percpu_obj_(?:new|drop)_impl|bpf_refcount_acquire_impl|bpf_list_\w+|bpf_rbtree_\w+|"
-    r"bpf_cast_to_kern_ctx|bpf_rdonly_cast|bpf_dynptr_\w+|bpf_str\w+)$"
+    r"bpf_cast_to_kern_ctx|bpf_rdonly_cast|bpf_dynptr_\w+|bpf_str\w+)\Z"
 )
-_KSYM_VARIABLES = re.compile(r"^(?:runqueues|kernel_cpustat|nr_cpu_ids|__SCX_\w+)$")
-_KCONFIG = re.compile(r"^(?:CONFIG_\w+|LINUX_KERNEL_VERSION|LINUX_HAS_\w+)$")
-_DATA = re.compile(r"^\.(?:rodata|data|bss)(?:\.\w+)*$")
-_STRUCT_OPS = re.compile(r"^struct_ops(?:\.s)?(?:/\w+)?$")
+_KSYM_VARIABLES = re.compile(r"^(?:runqueues|kernel_cpustat|nr_cpu_ids|__SCX_\w+)\Z")
+_KCONFIG = re.compile(r"^(?:CONFIG_\w+|LINUX_KERNEL_VERSION|LINUX_HAS_\w+)\Z")
+_DATA = re.compile(r"^\.(?:rodata|data|bss)(?:\.\w+)*\Z")
+_STRUCT_OPS = re.compile(r"^struct_ops(?:\.s)?(?:/\w+)?\Z")
 _INERT = re.compile(
     r"^(?:|\.strtab|\.shstrtab|\.symtab|\.text|license|version|\.maps|\.struct_ops\.link|\.BTF(?:\.ext)?|\.comment|"
-    r"\.llvm_addrsig|\.eh_frame|\.debug_\w+|\.note\.GNU-stack)$"
+    r"\.llvm_addrsig|\.eh_frame|\.debug_\w+|\.note\.GNU-stack)\Z"
 )
-_OPS = re.compile(r"^sched_ext_ops(?:___\w+)?$")
-_SHF_EXECINSTR = 4
-_SHF_COMPRESSED = 0x800
+_OPS = re.compile(r"^sched_ext_ops(?:___\w+)?\Z")
+_FLAVOUR = re.compile(r"(.*[^_])___[^_].*", re.DOTALL)
+_WEAK = "declare it __weak and test it before the call, or leave that kernel out"
 _REMEDY = "compile it with clang -g -O2 -target bpf, with one sched_ext_ops in .struct_ops.link"
 
 
@@ -91,13 +88,16 @@ class AuditReport:
     maps: tuple[str, ...] = ()
     map_bytes: int = 0
     kfuncs: tuple[str, ...] = ()
+    needed: tuple[str, ...] = ()
+    """Of the kfuncs, those that are not weak: a kernel without one refuses the object."""
     helpers: tuple[str, ...] = ()
     licence: str = ""
     findings: list[Finding] = field(default_factory=list)
 
     def object_to(self, rule: str, message: str, fix: str = "") -> None:
-        """Note one thing that is not allowed."""
-        self.findings.append(Finding(rule=f"audit/{rule}", severity="error", message=message[:4096], fix=fix))
+        """Note one thing that is not allowed; more than MAX_FINDINGS tell a reader nothing new."""
+        if len(self.findings) < MAX_FINDINGS:
+            self.findings.append(Finding(rule=f"audit/{rule}", severity="error", message=message[:4096], fix=fix))
 
 
 class AuditRejected(CandidateRejected):
@@ -111,8 +111,11 @@ class AuditRejected(CandidateRejected):
         super().__init__("audit", f"{first.message}{more}", evidence=evidence[:65536], remedy=first.fix)
 
 
-def audit(image: bytes) -> AuditReport:
-    """What the object `image` holds, if all of it is allowed; AuditRejected with every reason otherwise."""
+def audit(image: bytes, kernels: Mapping[str, Collection[str]] | None = None) -> AuditReport:
+    """What the object `image` holds, if all of it is allowed; AuditRejected with every reason otherwise.
+
+    `kernels`: release → names of the kfuncs it has (`kernel.kernel_btf.kfuncs`), for each kernel it is to run on.
+    """
     report = AuditReport()
     if len(image) > MAX_OBJECT:
         report.object_to("size", f"the object is {len(image)} bytes, more than {MAX_OBJECT >> 20} MiB")
@@ -121,53 +124,44 @@ def audit(image: bytes) -> AuditReport:
     else:
         try:
             _read(image, report)
-        except Exception as error:  # noqa: BLE001 - pyelftools raises whatever a broken file makes Python raise
-            reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-            report.object_to("malformed", f"the object is broken: {reason}", _REMEDY)
+        except (ValueError, struct.error) as error:
+            report.object_to("malformed", f"the object is broken: {str(error)[:200]}", _REMEDY)
+    for release, there in (kernels or {}).items():
+        for name in sorted(set(report.needed) - set(there)):
+            report.object_to("kfunc-missing", f"kernel {release} has no kfunc {name!r:.80}", _WEAK)
     if report.findings:
         raise AuditRejected(report.findings)
     return report
 
 
 def _read(image: bytes, report: AuditReport) -> None:
-    from elftools.elf.elffile import ELFFile
-
-    if len(image) < 64 or image[4:6] != b"\x02\x01" or struct.unpack_from("<H", image, 18)[0] != 247:
-        report.object_to("machine", "this is not a 64-bit little-endian BPF object", _REMEDY)
-        return
-    kind, sections = struct.unpack_from("<H", image, 16)[0], struct.unpack_from("<H", image, 60)[0]
-    if kind != 1 or not 0 < sections <= MAX_SECTIONS:
-        report.object_to("machine", "this is not a relocatable object of a reasonable number of sections", _REMEDY)
-        return
-    elf = ELFFile(io.BytesIO(image))
-    contents = _sections(elf, report)
+    object_ = elf.parse(image)
+    contents = _sections(object_, report)
     if ".BTF" not in contents:
         report.object_to("no-btf", "the object has no BTF, without which it cannot be judged", "compile it with -g")
         return
     types = btf.parse(contents[".BTF"])
     _licence(contents, report)
     _ops(contents, types, report)
-    _maps(contents, types, report)
-    _externs(elf, types, report)
+    _maps(object_, types, report)
+    _externs(object_, types, report)
     _instructions(contents, report)
 
 
-def _sections(elf: ELFFile, report: AuditReport) -> dict[str, bytes]:
+def _sections(object_: elf.Elf, report: AuditReport) -> dict[str, bytes]:
     """The sections' contents by name, each checked against the allow-list."""
     contents: dict[str, bytes] = {}
     programs = []
-    for section in elf.iter_sections():
-        name, header = section.name, section.header
-        base = re.sub(r"^\.rela?(?=[.\w])", "", name) if header["sh_type"] in ("SHT_REL", "SHT_RELA") else name
-        executable = bool(header["sh_flags"] & _SHF_EXECINSTR)
-        nobits = header["sh_type"] == "SHT_NOBITS"
-        if header["sh_flags"] & _SHF_COMPRESSED:
+    for section in object_.sections:
+        name = section.name
+        base = re.sub(r"^\.rela?(?=[.\w])", "", name) if section.type in (elf.SHT_REL, elf.SHT_RELA) else name
+        if section.flags & elf.SHF_COMPRESSED:
             report.object_to("section", f"section {name!r:.80} is compressed")
             continue
-        if nobits and not name.startswith(".bss"):
+        if section.type == elf.SHT_NOBITS and not name.startswith(".bss"):
             report.object_to("section", f"section {name!r:.80} has no contents")
             continue
-        if executable and name != ".text" and not _STRUCT_OPS.match(name):
+        if section.executable and name != ".text" and not _STRUCT_OPS.match(name):
             report.object_to(
                 "program-type",
                 f"section {name!r:.80} is a program that is no scheduler operation",
@@ -177,9 +171,9 @@ def _sections(elf: ELFFile, report: AuditReport) -> dict[str, bytes]:
             report.object_to("section", f"section {name!r:.80} has no place in a scheduler", "take it out")
         if name in contents:
             report.object_to("section", f"there are two sections {name!r:.80}")
-        if executable and _STRUCT_OPS.match(name):
+        if section.executable and _STRUCT_OPS.match(name):
             programs.append(name)
-        contents[name] = b"\0" * min(header["sh_size"], MAX_MAP_BYTES + 1) if nobits else section.data()
+        contents[name] = object_.data(section)
     report.programs = tuple(programs)
     return contents
 
@@ -196,10 +190,11 @@ def _licence(contents: dict[str, bytes], report: AuditReport) -> None:
 
 
 def _ops(contents: dict[str, bytes], types: btf.Btf, report: AuditReport) -> None:
-    tables = [(v, types.type(v.refers)) for v in types.section(".struct_ops.link") if v.kind == btf.VAR]
-    schedulers = [t for _v, t in tables if _OPS.match(t.name)]
-    if len(tables) != 1 or len(schedulers) != 1:
-        found = ", ".join(t.name for _v, t in tables) or "none"
+    variables = types.section(".struct_ops.link")
+    tables = [types.type(v.refers) for v in variables if v.kind == btf.VAR]
+    schedulers = [t for t in tables if _OPS.match(t.name)]
+    if len(variables) != 1 or len(schedulers) != 1:
+        found = ", ".join(t.name[:64] for t in tables[:8]) or "none"
         report.object_to(
             "ops-table",
             f".struct_ops.link must hold exactly one sched_ext_ops and no other table, it holds {found:.200}",
@@ -219,12 +214,14 @@ def _ops(contents: dict[str, bytes], types: btf.Btf, report: AuditReport) -> Non
         report.object_to("ops-name", f"the ops' name {report.ops_name!r:.80} is none the kernel takes", "set .name")
 
 
-def _maps(contents: dict[str, bytes], types: btf.Btf, report: AuditReport) -> None:
-    names = []
-    total = sum(len(data) for name, data in contents.items() if _DATA.match(name))
-    for variable in types.section(".maps"):
-        names.append(variable.name)
-        total += _map(variable, types, report)
+def _maps(object_: elf.Elf, types: btf.Btf, report: AuditReport) -> None:
+    variables = types.section(".maps")
+    if len(variables) > MAX_MAPS:
+        report.object_to("map-definition", f"the object has {len(variables)} maps, more than {MAX_MAPS}")
+        return
+    names = [variable.name for variable in variables]
+    total = sum(section.size for section in object_.sections if _DATA.match(section.name))
+    total += sum(_map(variable, types, report) for variable in variables)
     report.maps, report.map_bytes = tuple(names), total
     if total > MAX_MAP_BYTES:
         report.object_to("map-size", f"maps and data take {total >> 20} MiB, more than {MAX_MAP_BYTES >> 20} MiB")
@@ -233,6 +230,12 @@ def _maps(contents: dict[str, bytes], types: btf.Btf, report: AuditReport) -> No
 def _map(variable: btf.Type, types: btf.Btf, report: AuditReport) -> int:
     """Check one map's definition; its size in bytes."""
     definition = types.type(variable.refers)
+    if variable.kind != btf.VAR:
+        report.object_to("map-definition", f"{variable.name!r:.64} in .maps is no variable")
+        return 0
+    if len(definition.members) > MAX_MAP_FIELDS:
+        report.object_to("map-definition", f"map {variable.name!r:.64} has {len(definition.members)} fields")
+        return 0
     numbers: dict[str, int] = {}
     for member in definition.members:
         pointed = types.type(member.type_id)
@@ -260,35 +263,29 @@ def _map(variable: btf.Type, types: btf.Btf, report: AuditReport) -> int:
     return max(row, 1) * numbers.get("max_entries", 0)
 
 
-def _externs(elf: ELFFile, types: btf.Btf, report: AuditReport) -> None:
+def _externs(object_: elf.Elf, types: btf.Btf, report: AuditReport) -> None:
     """Every undefined symbol is a kfunc, a variable of the kernel or a Kconfig value, and one of those allowed."""
-    from elftools.elf.sections import SymbolTableSection
-
-    symtab = elf.get_section_by_name(".symtab")
-    if not isinstance(symtab, SymbolTableSection):
-        report.object_to("malformed", "the object has no symbols", _REMEDY)
-        return
-    if symtab.num_symbols() > MAX_SYMBOLS:
-        report.object_to("malformed", f"the object has more than {MAX_SYMBOLS} symbols")
-        return
     variables = {t.name for t in types.section(".ksyms") if t.kind == btf.VAR}
     kconfig = {t.name for t in types.section(".kconfig")}
-    kfuncs = []
-    for symbol in symtab.iter_symbols():
-        name = symbol.name
-        if symbol["st_shndx"] != "SHN_UNDEF" or not name:
+    kfuncs, needed = set(), set()
+    for symbol in object_.symbols():
+        if not symbol.undefined:
             continue
-        plain = name.split("___")[0]  # libbpf looks for the name without a suffix after three underscores
+        name = symbol.name
+        flavour = _FLAVOUR.fullmatch(name)
+        plain = flavour[1] if flavour else name  # libbpf drops what follows the last three underscores
         if name in kconfig:
             allowed = _KCONFIG.match(name)
         elif name in variables:
             allowed = _KSYM_VARIABLES.match(plain)
         else:
             allowed = _KFUNCS.match(plain)
-            kfuncs.append(plain)
+            kfuncs.add(plain)
+            if not symbol.weak:
+                needed.add(plain)
         if not allowed:
             report.object_to("kfunc", f"the kernel function or variable {name!r:.80} is not a scheduler's business")
-    report.kfuncs = tuple(sorted(set(kfuncs)))
+    report.kfuncs, report.needed = tuple(sorted(kfuncs)), tuple(sorted(needed))
 
 
 def _instructions(contents: dict[str, bytes], report: AuditReport) -> None:

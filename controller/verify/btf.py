@@ -12,6 +12,7 @@ import struct
 from dataclasses import dataclass
 
 MAX_TYPES = 65536
+MAX_NAME = 512
 PTR, ARRAY, STRUCT, UNION, ENUM, FUNC, VAR, DATASEC = 2, 3, 4, 5, 6, 12, 14, 15
 _MODIFIERS = frozenset((8, 9, 10, 11, 18))  # typedef, volatile, const, restrict, type tag
 _EXTRA = {
@@ -150,7 +151,7 @@ def _type(data: bytes, position: int, strings: bytes, head: tuple[int, int, bool
 
 
 def _name(strings: bytes, start: int) -> str:
-    end = strings.find(b"\0", start)
-    if start >= len(strings) or end < 0:
-        raise ValueError("a name lies outside the strings")
-    return strings[start : min(end, start + 256)].decode("utf-8", "replace")
+    end = strings.find(b"\0", start, start + MAX_NAME)
+    if end < 0:
+        raise ValueError(f"a name is longer than {MAX_NAME} bytes or lies outside the strings")
+    return strings[start:end].decode("utf-8", "replace")

@@ -34,7 +34,7 @@ from controller.api import (
     sha256,
 )
 from controller.errors import CandidateRejected, CouldNotTell, InputError, SchedctlError, TemplateError, ToolMissing
-from controller.kernel import clang, qemu
+from controller.kernel import clang, kernel_btf, qemu
 from controller.kernel.images import KernelImage
 from controller.kernel.microvm import EmulatorFault, Guest, VmShape, boot
 from controller.paths import data_dir
@@ -80,6 +80,7 @@ class _Run:
     shape: VmShape
     reporter: Reporter
     static: Record
+    kernels: tuple[KernelImage, ...] = ()
     columns: list[KernelColumn] = field(default_factory=list)
     tools: dict[str, str] = field(default_factory=dict)
     source: str | None = None
@@ -113,7 +114,9 @@ def examine(
     asked = frozenset(stages if stages is not None else STAGES)
     wanted = asked.union(*(_NEEDS.get(stage, ()) for stage in asked))
     said = reporter or Silent()
-    run = _Run(candidate, wanted, shape or VmShape(), said, Record(said), tools={"schedctl": __version__})
+    run = _Run(
+        candidate, wanted, shape or VmShape(), said, Record(said), tuple(kernels), tools={"schedctl": __version__}
+    )
     run.source, run.image = candidate.source, candidate.image
     try:
         _static_stages(run)
@@ -177,7 +180,7 @@ def _render(run: _Run, outcome: Outcome) -> None:
 def _lint(run: _Run, outcome: Outcome) -> None:
     include = data_dir("bpf") / "include"
     headers = {str(path.relative_to(include)): path.read_text() for path in sorted(include.rglob("*.h"))}
-    outcome.findings = lint.run(run.source or "", headers)
+    outcome.findings = lint.run(run.source or "", headers, kernels=[kernel.release for kernel in run.kernels])
     errors = [f for f in outcome.findings if f.severity == "error"]
     warnings = len(outcome.findings) - len(errors)
     outcome.figures = {"rules": len(lint.rules.all()), "errors": len(errors), "warnings": warnings}
@@ -197,7 +200,8 @@ def _build(run: _Run, outcome: Outcome) -> None:
 
 
 def _audit(run: _Run, outcome: Outcome) -> None:
-    report = audit(run.image or b"")
+    kfuncs = {kernel.release: kernel_btf.kfuncs(kernel) for kernel in run.kernels}
+    report = audit(run.image or b"", {release: names for release, names in kfuncs.items() if names})
     run.ops_name = report.ops_name
     outcome.figures = {
         "object_bytes": len(run.image or b""), "programs": len(report.programs), "maps": len(report.maps),

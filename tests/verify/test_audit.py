@@ -10,11 +10,13 @@ import zlib
 import pytest
 
 from controller.errors import CandidateRejected, ToolMissing
-from controller.kernel import clang
+from controller.kernel import clang, kernel_btf
+from controller.kernel.images import KernelImage
 from controller.paths import data_dir
 from controller.render import render
 from controller.verify.audit import AuditRejected, audit
 from tests.conftest import missing
+from tests.kernel.conftest import kernel_image
 from tests.verify.candidates import filled
 from tests.verify.sources import fifo
 
@@ -98,6 +100,43 @@ def test_what_is_no_part_of_a_scheduler_is_refused(case):
         audit(build(source))
     assert f"audit/{name.split()[0]}" in {f.rule for f in caught.value.findings}
     assert caught.value.stage == "audit"
+
+
+def test_a_kfunc_that_a_kernel_lacks_is_named_with_the_kernel(good):
+    everything = set(audit(good).kfuncs)
+    kernels = {"7.3.4": everything, "6.16.3": everything - {"scx_bpf_dsq_insert"}}
+    with pytest.raises(AuditRejected, match=r"^kernel 6\.16\.3 has no kfunc 'scx_bpf_dsq_insert'") as caught:
+        audit(good, kernels)
+    assert [f.rule for f in caught.value.findings] == ["audit/kfunc-missing"]
+    assert audit(good, {"7.3.4": everything}).needed == tuple(sorted(everything))
+
+
+def test_a_weak_kfunc_may_be_missing():
+    weak = "void scx_bpf_later(struct task_struct *p) __ksym __attribute__((weak));\n"
+    image = build(fifo(f"    if (scx_bpf_later)\n        scx_bpf_later(p);\n{INSERT}", top=weak))
+    report = audit(image, {"6.16.3": set(audit(image).kfuncs) - {"scx_bpf_later"}})
+    assert "scx_bpf_later" in report.kfuncs
+    assert "scx_bpf_later" not in report.needed
+
+
+def test_a_kernel_images_kfuncs_are_read_from_its_btf(good):
+    image = KernelImage("newest", kernel_image("newest"), "file")
+    there = kernel_btf.kfuncs(image)
+    assert {"scx_bpf_dsq_insert", "scx_bpf_kick_cpu", "bpf_task_from_pid"} <= there
+    assert "schedule" not in there
+    assert kernel_btf.kfuncs(image) == there  # from the cache
+    assert audit(good, {image.release: there}).ops_name == "fifo"
+    source = fifo(f"    scx_bpf_nosuch(p);\n{INSERT}", top="void scx_bpf_nosuch(struct task_struct *p) __ksym;\n")
+    with pytest.raises(AuditRejected, match="has no kfunc 'scx_bpf_nosuch'"):
+        audit(build(source), {image.release: there})
+
+
+@pytest.mark.parametrize("content", [b"", b"\x7fELF", b"MZ" + bytes(4096), b"\x7fELF" + b"\xff" * 4096])
+def test_an_image_that_tells_nothing_is_no_reason_to_refuse(content, tmp_path):
+    file = tmp_path / "vmlinuz"
+    file.write_bytes(content)
+    assert kernel_btf.kfuncs(KernelImage("6.18", file, "file")) is None
+    assert kernel_btf.kfuncs(KernelImage("6.18", tmp_path / "gone", "file")) is None
 
 
 def test_every_reason_is_told_at_once():

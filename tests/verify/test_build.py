@@ -10,7 +10,9 @@ import pytest
 from controller.errors import CandidateRejected, CouldNotTell, ToolMissing
 from controller.kernel import c_screen, clang
 from controller.paths import data_dir
+from controller.verify import elf
 from tests.conftest import missing
+from tests.templates import cases
 from tests.verify import sources
 
 INCLUDE = data_dir("bpf") / "include"
@@ -117,7 +119,7 @@ def test_limits_bind_without_the_screen(monkeypatch):
     monkeypatch.setattr(clang, "screen_expanded", lambda text: None)
     with pytest.raises(CandidateRejected, match=r"crashes clang|fails outside"):
         clang.compile_bpf("#pragma clang __debug crash\nint x;", INCLUDE)
-    monkeypatch.setattr(clang, "CPU_SECONDS", 1)
+    monkeypatch.setattr(clang, "PREPROCESS_SECONDS", 1)
     with pytest.raises(CandidateRejected, match="more than 1 s of CPU time"):
         clang.compile_bpf(bomb(12).replace("#define B0 x +", "#define B0"), INCLUDE)
     with pytest.raises(CandidateRejected, match="more than 8 MiB"):
@@ -172,6 +174,16 @@ def test_the_same_source_gives_the_same_object():
 
 def test_the_source_lines_are_in_the_object_for_the_verifiers_log():
     assert b"scx_bpf_dsq_insert(p, SHARED, SCX_SLICE_DFL, ctx[1]);" in clang.compile_bpf(sources.GOOD, INCLUDE).object
+
+
+@pytest.mark.parametrize("name", sorted(cases.TEMPLATES))
+def test_an_object_holds_its_types_and_lines_and_no_dwarf(name):
+    built = cases.compiled(name, *cases.mixed(8)).object
+    sections = {section.name: section for section in elf.parse(built).sections}
+    assert not {".debug_info", ".debug_line", ".debug_str"} & sections.keys()
+    assert sections[".BTF"].size > 10_000
+    assert sections[".BTF.ext"].size > 5_000
+    assert len(built) <= 64 << 10
 
 
 def test_without_the_tools_there_is_no_verdict(tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ a `warn` is told and goes on to the stages that measure.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from controller.api import Finding
 from controller.errors import CandidateRejected
@@ -18,15 +18,17 @@ MAX_FINDINGS = 100
 MAX_SOURCE = 512 << 10
 
 
-def run(source: str, headers: Mapping[str, str] | None = None) -> tuple[Finding, ...]:
+def run(source: str, headers: Mapping[str, str] | None = None, *, kernels: Sequence[str] = ()) -> tuple[Finding, ...]:
     """The findings in the C text `source`, by line; `headers` (name → text) are those it may include. About 50 ms.
+
+    `kernels` are the releases it is to run on; without any, rules about what one kernel lacks say nothing.
 
     CandidateRejected("lint") for a text that is too large or too deeply nested to be judged.
     """
     if len(source) > MAX_SOURCE:
         raise CandidateRejected("lint", f"the source is larger than {MAX_SOURCE >> 10} KiB", remedy="make it shorter")
     try:
-        return _apply(parse(source, headers or {}))
+        return _apply(parse(source, headers or {}, kernels))
     except RecursionError as error:
         raise CandidateRejected(
             "lint", "the source is nested too deeply to be read", remedy="make it flatter"

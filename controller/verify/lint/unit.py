@@ -10,7 +10,7 @@ call of theirs counts for what it does; no rule ever complains about a header.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -111,6 +111,8 @@ class Unit:
     """The whole text."""
 
     source: str
+    kernels: tuple[str, ...] = ()
+    """Releases of the kernels asked for."""
     functions: dict[str, Function] = field(default_factory=dict)
     ops: dict[str, tuple[str, int]] = field(default_factory=dict)
     """Operation or other member of the ops table → (text of its value, 1-based line)."""
@@ -171,9 +173,9 @@ class Unit:
         return without_comments(self.source)
 
 
-def parse(source: str, headers: Mapping[str, str]) -> Unit:
+def parse(source: str, headers: Mapping[str, str], kernels: Sequence[str] = ()) -> Unit:
     """The candidate `source`, with those of `headers` (name → text) that it includes, directly or through others."""
-    unit = Unit(source)
+    unit = Unit(source, kernels=tuple(kernels))
     texts = [unit.code, *(without_comments(text) for text in _included(source, headers))]
     constants: dict[str, str] = {}
     for index, text in enumerate(texts):
