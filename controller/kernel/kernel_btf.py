@@ -44,7 +44,7 @@ def kfuncs(image: KernelImage) -> frozenset[str] | None:
         pass
     try:
         names = _tagged(_section(_unpacked(data), b".BTF"))
-    except (ValueError, struct.error, OSError, EOFError, lzma.LZMAError):
+    except (ValueError, IndexError, OverflowError, struct.error, OSError, EOFError, lzma.LZMAError):
         names = frozenset()
     _keep(kept, names)
     return names or None

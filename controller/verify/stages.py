@@ -89,7 +89,7 @@ class Record:
                 stage=stage,
                 verdict=verdict,
                 summary=summary[:_SUMMARY],
-                seconds=round(seconds, 3),
+                seconds=round(seconds, 6),
                 figures=dict(figures),
                 findings=findings,
                 evidence=evidence[-_EVIDENCE:],
