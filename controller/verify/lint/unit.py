@@ -25,7 +25,7 @@ _BLANKED = re.compile(
 _LOOPS = re.compile(r"\b(?:bpf_for_each|bpf_for|bpf_repeat)\b(?=\s*\()")
 _STRUCT_OPS = re.compile(r"\b(\w*STRUCT_OPS\w*|BPF_PROG\w*)\s*\(\s*(\w+)")
 _SECTION = re.compile(r"\bSEC\s*\(\s*\"(struct_ops[^\"\n]*)\"\s*\)\s*(?:[A-Za-z_]\w*[\s*]+)+([A-Za-z_]\w*)\s*\(")
-_TABLE = re.compile(r"\bstruct\s+sched_ext_ops\s+(\w+)\s*=\s*\{|\b\w*OPS_DEFINE\s*\(\s*(\w+)\s*,")
+_TABLE = re.compile(r"\bstruct\s+sched_ext_ops(?:___\w+)?\s+(\w+)\s*=\s*\{|\b\w*OPS_DEFINE\s*\(\s*(\w+)\s*,")
 _MEMBER = re.compile(r"\.\s*(\w+)\s*=\s*")
 _CAST = re.compile(r"^\([\w\s]{1,80}\*?\s?\)\s*")
 _DEFINE = re.compile(r"^[ \t]*#[ \t]*define[ \t]+(\w+)[ \t]+(.+?)[ \t]*$", re.MULTILINE)
