@@ -29,7 +29,7 @@ CLASSES = frozenset(
 )  # fmt: skip
 _HEADER = re.compile(r"/\* expect: (?P<pairs>.+) class=(?P<class>[a-z-]+) \*/\n")
 _PAIR = re.compile(r"stage=(?P<stage>[a-z]+) rules=(?P<rules>[\w/*,-]+)")
-_SENTENCE = re.compile(r"/\*[ \n*]+(?P<text>[A-Z].*?)\s*\*/", re.DOTALL)
+_SENTENCE = re.compile(r"/\*\n \* (?P<text>.+?)\n \*/", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)

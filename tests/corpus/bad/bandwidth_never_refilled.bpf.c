@@ -1,0 +1,128 @@
+/* expect: stage=liveness rules=liveness/* class=overflow */
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Each task may run for a second in all; the account is never filled again, and then it is last.
+ */
+#include "schedctl_kernel.bpf.h"
+
+char _license[] SEC("license") = "GPL";
+
+#define SLICE_NS 5000000ULL
+
+u64 exit_kind; /* why it ended; 0 while it runs */
+
+#define FRESH_DSQ 0x70
+#define BUDGET 1000000000ULL
+
+struct task_state {
+	u64 used;
+	u64 started_at;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct task_state);
+} tasks SEC(".maps");
+
+static __always_inline struct task_state *state_of(struct task_struct *p)
+{
+	return bpf_task_storage_get(&tasks, p, NULL, 0);
+}
+
+s32 BPF_STRUCT_OPS(global_fifo_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_flags)
+{
+	bool is_idle = false;
+	s32 cpu = scx_bpf_select_cpu_dfl(p, prev_cpu, wake_flags, &is_idle);
+
+	if (is_idle)
+		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, SLICE_NS, 0);
+	return cpu;
+}
+
+void BPF_STRUCT_OPS(global_fifo_enqueue, struct task_struct *p, u64 enq_flags)
+{
+	if (is_cpu_kthread(p)) {
+		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, SLICE_NS, enq_flags);
+		return;
+	}
+	struct task_state *t = state_of(p);
+
+	scx_bpf_dsq_insert(p, FRESH_DSQ + (t && t->used > BUDGET), SLICE_NS, enq_flags);
+	kick_idle_cpu(p);
+}
+
+void BPF_STRUCT_OPS(global_fifo_dispatch, s32 cpu, struct task_struct *prev)
+{
+	for (u32 i = 0; i < 2; i++)
+		if (scx_bpf_dsq_move_to_local(FRESH_DSQ + i))
+			return;
+}
+
+s32 BPF_STRUCT_OPS_SLEEPABLE(global_fifo_init)
+{
+	s32 error = 0;
+
+	for (u32 i = 0; i < 2 && !error; i++)
+		error = scx_bpf_create_dsq(FRESH_DSQ + i, -1);
+	return error;
+}
+
+/* A higher class has taken the CPU: what waits in its local DSQ goes back to where other CPUs see it. */
+void BPF_STRUCT_OPS(global_fifo_cpu_release, s32 cpu, struct scx_cpu_release_args *args)
+{
+	scx_bpf_reenqueue_local();
+}
+
+void BPF_STRUCT_OPS(global_fifo_cpu_online, s32 cpu)
+{
+	scx_bpf_kick_cpu(cpu, 0);
+}
+
+void BPF_STRUCT_OPS(global_fifo_cpu_offline, s32 cpu)
+{
+}
+
+void BPF_STRUCT_OPS(global_fifo_running, struct task_struct *p)
+{
+	struct task_state *t = state_of(p);
+
+	if (t)
+		t->started_at = bpf_ktime_get_ns();
+}
+
+void BPF_STRUCT_OPS(global_fifo_stopping, struct task_struct *p, bool runnable)
+{
+	struct task_state *t = state_of(p);
+
+	if (t)
+		t->used += minus(bpf_ktime_get_ns(), t->started_at);
+}
+
+s32 BPF_STRUCT_OPS(global_fifo_init_task, struct task_struct *p, struct scx_init_task_args *args)
+{
+	return bpf_task_storage_get(&tasks, p, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE) ? 0 : -ENOMEM;
+}
+
+void BPF_STRUCT_OPS(global_fifo_exit, struct scx_exit_info *info)
+{
+	exit_kind = info->kind;
+}
+
+SEC(".struct_ops.link")
+struct sched_ext_ops global_fifo_ops = {
+	.select_cpu = (void *)global_fifo_select_cpu,
+	.enqueue = (void *)global_fifo_enqueue,
+	.dispatch = (void *)global_fifo_dispatch,
+	.running = (void *)global_fifo_running,
+	.stopping = (void *)global_fifo_stopping,
+	.init_task = (void *)global_fifo_init_task,
+	.init = (void *)global_fifo_init,
+	.cpu_release = (void *)global_fifo_cpu_release,
+	.cpu_online = (void *)global_fifo_cpu_online,
+	.cpu_offline = (void *)global_fifo_cpu_offline,
+	.exit = (void *)global_fifo_exit,
+	.timeout_ms = 5000,
+	.name = "global_fifo",
+};
