@@ -12,6 +12,7 @@ char _license[] SEC("license") = "GPL";
 u64 exit_kind; /* why it ended; 0 while it runs */
 
 #define SHARED 1
+#define OTHER 2
 
 s32 BPF_STRUCT_OPS(global_fifo_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_flags)
 {
@@ -40,7 +41,7 @@ void BPF_STRUCT_OPS(global_fifo_dispatch, s32 cpu, struct task_struct *prev)
 
 s32 BPF_STRUCT_OPS_SLEEPABLE(global_fifo_init)
 {
-	return scx_bpf_create_dsq(SHARED + 1, -1);
+	return scx_bpf_create_dsq(OTHER, -1);
 }
 
 /* A higher class has taken the CPU: what waits in its local DSQ goes back to where other CPUs see it. */

@@ -32,7 +32,10 @@ void BPF_STRUCT_OPS(background_share_enqueue, struct task_struct *p, u64 enq_fla
 		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, SLICE_NS, enq_flags);
 		return;
 	}
-	scx_bpf_dsq_insert(p, p->scx.weight < 50 ? BACK : FRONT, SLICE_NS, enq_flags);
+	if (p->scx.weight < 50)
+		scx_bpf_dsq_insert(p, BACK, SLICE_NS, enq_flags);
+	else
+		scx_bpf_dsq_insert(p, FRONT, SLICE_NS, enq_flags);
 	kick_idle_cpu(p);
 }
 

@@ -28,10 +28,6 @@ s32 BPF_STRUCT_OPS(global_fifo_select_cpu, struct task_struct *p, s32 prev_cpu, 
 
 void BPF_STRUCT_OPS(global_fifo_enqueue, struct task_struct *p, u64 enq_flags)
 {
-	if (is_cpu_kthread(p)) {
-		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, SLICE_NS, enq_flags);
-		return;
-	}
 	scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL_ON | (next_cpu++ % scx_bpf_nr_cpu_ids()), SLICE_NS, enq_flags);
 	kick_idle_cpu(p);
 }
