@@ -1,4 +1,4 @@
-/* expect: stage=lint rules=lint/dsq-never-consumed class=dsq */
+/* expect: stage=liveness rules=liveness/stall,liveness/stuck,liveness/weighted-shares,liveness/soak or stage=lint rules=lint/dsq-never-consumed class=dsq */
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * The queue of the background is filled and never emptied.

@@ -1,4 +1,4 @@
-/* expect: stage=lint rules=lint/local-on-unguarded class=wrong-cpu */
+/* expect: stage=liveness rules=liveness/runtime-error,liveness/attach,liveness/stall or stage=lint rules=lint/local-on-unguarded class=wrong-cpu */
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * Tasks are dealt out to the CPUs in turn, whether they may run there or not.
