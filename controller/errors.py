@@ -15,6 +15,8 @@
     │   └── LoadRefused           the kernel's BPF verifier or libbpf refused an object; carries the log
     └── TrustError                a passport, key or signature is not good enough
 
+    Interrupted                   we were asked to stop; no SchedctlError: nothing that handles those shall hold it up
+
 Each message says what was being done, to which file or object, and what to do next (`remedy`).
 This module uses the standard library alone: the loader inside the micro-VM imports it.
 """
@@ -89,11 +91,15 @@ class CouldNotTell(SchedctlError):
 
 
 class GuestError(CouldNotTell):
-    """The micro-VM died, hung or spoke nonsense; `console` is the tail of what it printed."""
+    """The micro-VM died, hung or spoke nonsense; `console` is the tail of what it printed.
 
-    def __init__(self, message: str, *, console: str = "", remedy: str = "") -> None:
+    `in_charge` tells whether a candidate was attached then: only in that case can it be to blame.
+    """
+
+    def __init__(self, message: str, *, console: str = "", remedy: str = "", in_charge: bool = False) -> None:
         super().__init__(message, remedy=remedy)
         self.console = console
+        self.in_charge = in_charge
 
 
 class DeadlineExceeded(CouldNotTell):
@@ -110,6 +116,10 @@ class LoadRefused(KernelError):
     def __init__(self, message: str, *, log: str = "", remedy: str = "") -> None:
         super().__init__(message, remedy=remedy)
         self.log = log
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal asks us to stop (its name is the argument): clean up, and come to no verdict."""
 
 
 class TrustError(SchedctlError):

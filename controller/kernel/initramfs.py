@@ -17,12 +17,11 @@ import shutil
 import stat
 import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from controller.errors import ToolMissing
-from controller.kernel import libbpf
+from controller.kernel import leftovers, libbpf
 from controller.paths import cache_dir, data_dir
 
 PORT_NAME = "schedctl.agent"
@@ -88,9 +87,8 @@ def build_load_generator() -> Path:
     key = hashlib.sha256(source.read_bytes() + _identity(Path(compiler)).encode()).hexdigest()[:16]
     binary = cache_dir() / "guest" / f"schedload-{key}"
     if not binary.exists():
-        binary.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=binary.parent) as scratch:
-            made = Path(scratch) / "schedload"
+        with leftovers.folder(binary.parent, ".compiling-") as scratch:
+            made = scratch / "schedload"
             _compile(compiler, source, made)
             made.replace(binary)
     return binary
@@ -114,15 +112,7 @@ def _build(digest: str, load_generator: Path) -> Path:
     tree = _Tree()
     _add_system(tree, load_generator)
     _add_python(tree)
-    image.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=image.parent, prefix=".guest-", delete=False) as out:
-        try:
-            out.write(tree.cpio())
-            out.flush()
-            Path(out.name).replace(image)
-        except BaseException:
-            Path(out.name).unlink(missing_ok=True)
-            raise
+    leftovers.write(image, tree.cpio())
     keep_newest(image.parent, "*.cpio", _KEEP)
     return image
 
@@ -197,13 +187,13 @@ def _add_python(tree: _Tree) -> None:
     """The interpreter, and the modules that the agent's files import."""
     tree.program("usr/bin/python3", _python())
     tree.file(f"{_ROOT}/start.py", _START.encode())
-    with tempfile.TemporaryDirectory() as scratch:
+    with leftovers.folder(cache_dir() / "guest", ".modules-") as scratch:
         for path in _agent_files():
-            tree.module(f"{_ROOT}/{path.relative_to(_PACKAGE.parent)}", path, Path(scratch))
+            tree.module(f"{_ROOT}/{path.relative_to(_PACKAGE.parent)}", path, scratch)
         for path in _standard_modules():
             place = f"usr/lib/python{sys.version_info.major}.{sys.version_info.minor}/{path.relative_to(_STDLIB)}"
             if path.suffix == ".py":
-                tree.module(place, path, Path(scratch))
+                tree.module(place, path, scratch)
             else:
                 tree.program(place, path)
 

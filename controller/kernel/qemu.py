@@ -15,12 +15,12 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from controller.errors import InputError, ToolMissing
+from controller.kernel import leftovers
 from controller.paths import cache_dir
 
 MINIMUM = (10, 0)
@@ -114,7 +114,7 @@ def _kvm_works(qemu: Qemu, kernel: Path) -> bool:
         return bool(json.loads(file.read_text())["works"])
     except (OSError, ValueError, KeyError, TypeError):
         works = _runs_instructions(qemu) and _runs_kernel(qemu, kernel)
-    _write(file, json.dumps({"works": works, "kernel": str(kernel), "qemu": list(qemu.version)}))
+    leftovers.write(file, json.dumps({"works": works, "kernel": str(kernel), "qemu": list(qemu.version)}).encode())
     return works
 
 
@@ -125,22 +125,14 @@ def _probe_file(qemu: Qemu, kernel: Path) -> Path:
     return cache_dir() / "kvm" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
 
 
-def _write(file: Path, text: str) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False) as out:
-        out.write(text)
-    Path(out.name).replace(file)
-
-
 def _runs_instructions(qemu: Qemu) -> bool:
     """Whether KVM runs three instructions from the reset vector with the CPU model that a guest would get."""
     rom = bytearray(64 * 1024)
     rom[-16:-11] = bytes([0xB0, _PROBE_EXIT, 0xE6, 0xF4, 0xF4])  # mov al, code; out 0xf4, al; hlt
-    with tempfile.NamedTemporaryFile(prefix="schedctl-kvm-") as file:
-        file.write(rom)
-        file.flush()
+    with leftovers.folder(cache_dir() / "kvm", ".probe-") as scratch:
+        (scratch / "rom").write_bytes(rom)
         debug_exit = ["-device", "isa-debug-exit,iobase=0xf4,iosize=1"]
-        command = [*qemu.command(_KVM), "-m", "16", "-bios", file.name, *debug_exit]
+        command = [*qemu.command(_KVM), "-m", "16", "-bios", str(scratch / "rom"), *debug_exit]
         try:
             done = subprocess.run(command, capture_output=True, timeout=_KVM_DEADLINE_S, check=False)
         except subprocess.TimeoutExpired:

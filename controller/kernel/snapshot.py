@@ -14,12 +14,12 @@ import hashlib
 import json
 import os
 import socket
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 from controller.errors import GuestError
+from controller.kernel import leftovers
 from controller.kernel.initramfs import keep_newest
 from controller.paths import cache_dir
 
@@ -47,9 +47,8 @@ def resume_options(file: Path) -> list[str]:
 
 def save(monitor: Monitor, file: Path) -> bool:
     """Write the guest to `file` and let it go on. False when that did not work; the guest goes on all the same."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".saving-") as scratch:
-        target = Path(scratch) / file.name
+    with leftovers.folder(file.parent, ".saving-") as scratch:
+        target = scratch / file.name
         monitor.execute("migrate-set-parameters", {"max-bandwidth": _BANDWIDTH})
         monitor.execute("stop")
         saved = _write(monitor, target)
