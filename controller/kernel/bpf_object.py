@@ -6,11 +6,14 @@ Loading stops before attaching: the BPF verifier has accepted every program, and
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
 import re
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
 from ctypes import byref, c_size_t, c_uint32
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,21 +22,33 @@ from controller.errors import InputError, KernelError, LoadRefused
 from controller.kernel import libbpf
 
 OPS_STRUCT = "sched_ext_ops"
-_STATS_LOG_SIZE = 16 * 1024
-_STATS_LEVEL = 4  # BPF_LOG_STATS: only the closing lines
-_STATES = re.compile(r"total_states (\d+)")
+_LOG_SIZE = 256 * 1024
+# With a buffer of its own for each program libbpf loads it once. Left to itself it verifies a refused program again and
+# again, each time with a buffer twice as large, until the whole log fits: of an endless loop that is a minute's work.
+_STATS = 4  # BPF_LOG_STATS: only the closing lines
+_REASONS = 1  # BPF_LOG_LEVEL1; since 6.4 a full buffer keeps the log's end
+# How long the verifier may look at all the programs; a pending signal makes it give up. An emulated one needs minutes
+# to find that a loop exceeds its million of instructions, and 0.3 s for all of the programs of our own schedulers.
+_PATIENCE_S = 60.0
+_PATIENCE_FOR_REASONS_S = 2.0
+_AGAIN_S = 0.2  # libbpf starts anew, five times
+_STATES = re.compile(r"total_states (\d+) peak_states (\d+)")
+_REFUSED = re.compile(r"prog '([^']+)': BPF program load failed")
 _EM_BPF = (247).to_bytes(2, "little")
 _COMPILE = "compile it with clang -g -O2 -target bpf"
 
 
 @dataclass(frozen=True)
 class ProgramStats:
-    """One program as the BPF verifier saw it; `states` is None where the kernel did not tell."""
+    """One program as the BPF verifier saw it: instructions it has and instructions looked at, and the verifier's states
+    (all, and the most at one time; None where the kernel did not tell).
+    """
 
     name: str
     insns_total: int
     insns_verified: int
     states: int | None = None
+    peak_states: int | None = None
 
 
 @dataclass(frozen=True)
@@ -63,13 +78,9 @@ class BpfObject:
         """Load it and return what libbpf said. Raises InputError, LoadRefused, or KernelError without the right to."""
         with libbpf.listening() as messages:
             self._open(messages)
-            if not self._load_with_statistics():
-                # Asked for its figures alone the verifier gives no reasons: open it afresh and let it explain.
-                self.close()
-                messages.clear()
-                self._open(messages)
-                if libbpf.library().bpf_object__load(self.handle) != 0:
-                    raise self._refusal(libbpf.last_error(), "".join(messages))
+            number = self._load(lambda _name: _STATS, _PATIENCE_S)
+            if number != 0:
+                self._explain(number, messages)
             return "".join(messages)
 
     def close(self) -> None:
@@ -78,7 +89,33 @@ class BpfObject:
             libbpf.library().bpf_object__close(self.handle)
             self.handle = None
 
+    def _explain(self, number: int, messages: list[str]) -> None:
+        """Asked for its figures alone the verifier does not say where: open the object afresh and let it explain.
+
+        It need not come to its end again, for the log's last line in the source is in the loop that keeps it busy; what
+        it said of that is in the first log. Raises LoadRefused or KernelError, unless it is loaded this time.
+        """
+        found = _REFUSED.search("".join(messages))
+        refused = found[1] if found is not None else ""
+        verdict = text_of(self.logs.get(refused))
+        self.close()
+        messages.clear()
+        self._open(messages)
+        patience = _PATIENCE_FOR_REASONS_S if refused else _PATIENCE_S
+        second = self._load(lambda name: _REASONS if name == refused or not refused else _STATS, patience)
+        if second == 0:
+            return
+        if second == errno.EAGAIN and refused:
+            self.logs[refused] = self.logs[refused] + b"\n" + verdict.encode()
+        else:
+            number = second
+        raise self._refusal(number, self._with_logs(messages))
+
     def _refusal(self, number: int, log: str) -> KernelError:
+        if number == errno.EAGAIN:
+            return LoadRefused(
+                f"this kernel's BPF verifier is not done with {self.name} after {_PATIENCE_S:.0f} s", log=log
+            )
         if number == errno.EPERM and os.geteuid() != 0:
             return KernelError(f"cannot load {self.name}: {libbpf.reason(number)}", remedy="run as root")
         return LoadRefused(f"this kernel refuses {self.name}: {_verdict(log) or libbpf.reason(number)}", log=log)
@@ -127,19 +164,48 @@ class BpfObject:
             field.value = self._lower_to
         self.timeout_ms = field.value
 
-    def _load_with_statistics(self) -> bool:
+    def _load(self, level: Callable[[str], int], patience_s: float) -> int:
+        """Load with a log of the level given for each program's name; returns 0, or the errno. The logs are kept."""
         lib = libbpf.library()
         buffers = {}
         for program in each_program(self.handle):
-            buffer = ctypes.create_string_buffer(_STATS_LOG_SIZE)
-            lib.bpf_program__set_log_buf(program, buffer, _STATS_LOG_SIZE)
-            lib.bpf_program__set_log_level(program, _STATS_LEVEL)
-            buffers[text_of(lib.bpf_program__name(program))] = buffer
-        loaded = lib.bpf_object__load(self.handle) == 0
+            name = text_of(lib.bpf_program__name(program))
+            buffers[name] = ctypes.create_string_buffer(_LOG_SIZE)
+            lib.bpf_program__set_log_buf(program, buffers[name], _LOG_SIZE)
+            lib.bpf_program__set_log_level(program, level(name))
+        with _no_longer_than(patience_s):
+            number = 0 if lib.bpf_object__load(self.handle) == 0 else libbpf.last_error()
         for program in each_program(self.handle):  # the buffers die with this call
             lib.bpf_program__set_log_buf(program, None, 0)
-        self.logs = {name: buffer.value for name, buffer in buffers.items()} if loaded else {}
-        return bool(loaded)
+        self.logs = {name: buffer.value for name, buffer in buffers.items()}
+        return number
+
+    def _with_logs(self, messages: list[str]) -> str:
+        """libbpf's words with the refused program's log in its place, as libbpf prints it for a buffer of its own."""
+        text = ""
+        for message in messages:
+            text += message
+            refused = _REFUSED.search(message)
+            log = text_of(self.logs.get(refused[1])) if refused is not None else ""
+            if refused is not None and log:
+                begin = f"libbpf: prog '{refused[1]}': -- BEGIN PROG LOAD LOG --\n"
+                text += begin + log.rstrip("\n") + "\n-- END PROG LOAD LOG --\n"
+        return text
+
+
+@contextlib.contextmanager
+def _no_longer_than(seconds: float) -> Iterator[None]:
+    """Signals after `seconds`, which make system calls give up; without effect on any thread but the main one."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    old = signal.signal(signal.SIGALRM, lambda _number, _frame: None)
+    signal.setitimer(signal.ITIMER_REAL, seconds, _AGAIN_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
 
 
 def programs(loaded: BpfObject) -> tuple[ProgramStats, ...]:
@@ -159,6 +225,7 @@ def programs(loaded: BpfObject) -> tuple[ProgramStats, ...]:
                 int(lib.bpf_program__insn_cnt(program)),
                 int(info.verified_insns) if told else 0,
                 int(states[1]) if states else None,
+                int(states[2]) if states else None,
             )
         )
     return tuple(programs)
@@ -195,7 +262,9 @@ def _each(step: Callable[[int | None, int | None], int | None], handle: int | No
 
 def _verdict(log: str) -> str:
     """The BPF verifier's own words for its refusal: the line before its figures (or libbpf's last warning)."""
-    refusal = re.search(r"^(.+)\n(?:verification time .*\n|stack depth .*\n)*processed \d+ insns", log, re.MULTILINE)
+    refusal = re.search(
+        r"^(.+)\n(?:(?:cur state|old state|verification time|stack depth) ?.*\n)*processed \d+ insns", log, re.MULTILINE
+    )
     if refusal is not None:
         return refusal[1].strip()
     return next((line.removeprefix("libbpf: ") for line in log.splitlines() if line.startswith("libbpf: ")), "")

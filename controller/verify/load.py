@@ -3,8 +3,9 @@
 
 The kernel says why in up to a megabyte of log. Until 7.2 the reason is the last line before the closing figures, and
 the source line the last `; text @ file:line` above it; since 7.3 it is a report with `Reason:`, `At:` and
-`Suggestion:`. Both are reduced to one finding: source line, cause, hint. The log quotes the candidate's own source, so
-it is evidence for people and is matched against fixed patterns, never obeyed.
+`Suggestion:`. Both are reduced to one finding: source line, cause, hint. When the kernel stops in a header, the message
+names that, and the line is the candidate's own last one on the way there, which is where it calls it. The log quotes
+the candidate's own source, so it is evidence for people and is matched against fixed patterns, never obeyed.
 """
 
 from __future__ import annotations
@@ -29,8 +30,13 @@ _AT = re.compile(r"^At:\n\s+(?P<function>\S+)(?: @ (?P<file>[^\s:]+):(?P<line>\d
 _SOURCE_LINE = re.compile(r"^; .* @ (?P<file>[^\s:]+):(?P<line>\d+)$", re.MULTILINE)
 _PROGRAM = re.compile(r"prog '(?P<name>\w+)': (?:BPF program load failed|failed to load|-- BEGIN PROG LOAD LOG)")
 _FIGURES = re.compile(r"^processed \d+ insns", re.MULTILINE)
+_STATES = re.compile(
+    r"^processed (?P<insns>\d+) insns .*total_states (?P<all>\d+) peak_states (?P<peak>\d+)", re.MULTILINE
+)
+_ACQUIRED = re.compile(r"(?:alloc_insn=|was acquired at instruction )(?P<insn>\d+)")
 _NOISE = re.compile(
     r"^(?:Global function \w+\(\) doesn't return scalar|verification time|stack depth|processed \d+|prog '\w+':$|"
+    r"(?:cur|old) state: |subprog \d+ \(|"
     r"libbpf: (?:failed to load|prog '\w+': (?:failed|--))|--)|^$"
 )
 _STORE = re.compile(r"^\d+: \((?:6[0-9a-f]|7[0-9a-f])\) \*\(")
@@ -58,7 +64,8 @@ CAUSES = (
     ),
     _cause(
         "unbounded-loop",
-        r"too complex|infinite loop|program is too large|back-edge|too many states|jumps? is too",
+        r"too complex|infinite loop|program is too large|back-edge|too many states|jumps? is too|"
+        r"verifier is not done with",
         "bound the loop by a constant, or use bpf_loop() or bpf_for() with a constant number of rounds",
     ),
     _cause(
@@ -71,6 +78,11 @@ CAUSES = (
         r"extern \(func ksym\) '\w+': not found|kernel function btf_id \d+ is not (?:a kernel function|found)|"
         r"extern \(var ksym\)",
         "this kernel has no such function: declare it __weak and test it before the call, or name another kernel",
+    ),
+    _cause(
+        "kfunc-prototype",
+        r"extern \(func ksym\) '\w+': func_proto .* incompatible",
+        "declare the function as this kernel has it (bpftool btf dump file /sys/kernel/btf/vmlinux)",
     ),
     _cause(
         "kfunc-not-allowed",
@@ -102,10 +114,25 @@ CAUSES = (
     _cause(
         "bad-pointer",
         r"invalid mem access|invalid dereference|pointer arithmetic|expected pointer|must be (?:referenced|trusted)|"
-        r"type=\S+ expected=",
+        r"type=\S+ expected=|must point to scalar|does not satisfy the verifier contract",
         "use a pointer that the kernel or a map gave, not a number",
     ),
     _cause("helper-not-allowed", r"unknown func|cannot use helper|helper .* not allowed", "do without that helper"),
+    _cause("uninitialised", r"!read_ok|uninitialized|uninitialised", "give it a value on every path before it is read"),
+    _cause("division", r"div(?:ision)? by zero|divide by zero", "test the divisor, or divide by a constant"),
+    _cause(
+        "unreachable", r"unreachable insn|jump out of range|last insn is not an exit", "remove the code nobody gets to"
+    ),
+    _cause(
+        "bad-argument",
+        r"doesn't have \d+-th argument|invalid bpf_context access|invalid ctx access",
+        "an operation has the arguments of struct sched_ext_ops, as ctx[0] and so on",
+    ),
+    _cause(
+        "operation",
+        r"unsupported member|Cannot find member|struct_ops init_kern",
+        "this kernel's struct sched_ext_ops has no such member, another type for it, or it may not sleep",
+    ),
     _cause("stack", r"stack (?:size|limit|depth)|combined stack", "use a per-CPU array map for large data"),
     _cause("reference-leak", r"unreleased reference|reference .*not been released", "release it on every path"),
     _cause(
@@ -123,6 +150,7 @@ class LoadRejected(CandidateRejected):
         where = f"line {finding.line}: " if finding.line else ""
         super().__init__("load", f"{where}{finding.message}", evidence=log, remedy=finding.fix)
         self.finding = finding
+        self.figures: dict[str, int] = _figures_of_refusal(log)
 
 
 def load(guest: Guest, image: bytes, *, watchdog_ms: int = WATCHDOG_MS) -> LoadReport:
@@ -151,13 +179,27 @@ def kernel_broke(error: GuestError) -> str | None:
 
 def figures(report: LoadReport) -> dict[str, int]:
     """How much the BPF verifier had to look at: in all and by program."""
-    verified = {f"insns_verified.{p.name}": p.insns_verified for p in report.programs}
-    return {
+    figures = {
         "programs": len(report.programs),
         "insns": sum(p.insns_total for p in report.programs),
         "insns_verified": sum(p.insns_verified for p in report.programs),
-        **verified,
     }
+    for program in report.programs:
+        figures[f"insns_verified.{program.name}"] = program.insns_verified
+        if program.states is not None and program.peak_states is not None:
+            figures[f"states.{program.name}"] = program.states
+            figures[f"peak_states.{program.name}"] = program.peak_states
+    return figures
+
+
+def _figures_of_refusal(log: str) -> dict[str, int]:
+    """How far the verifier came with the program it refuses."""
+    found = _last(_STATES, log)
+    if found is None:
+        return {}
+    return {
+        "insns_verified": int(found["insns"]), "states": int(found["all"]), "peak_states": int(found["peak"]),
+    }  # fmt: skip
 
 
 def reduce(log: str, message: str = "") -> Finding:
@@ -167,13 +209,31 @@ def reduce(log: str, message: str = "") -> Finding:
     if title is not None:
         reason = _text(_REASON.search(block))
         at = _AT.search(block)
-        line = int(at["line"]) if at is not None and at["line"] else None
         said = f"{title['title'].strip()}: {reason}" if reason else title["title"].strip()
-        return _finding(said, line, _text(_SUGGESTION.search(block)), at["function"] if at is not None else "")
-    lines = list(_SOURCE_LINE.finditer(block))
+        suggestion, program = _text(_SUGGESTION.search(block)), at["function"] if at is not None else ""
+        place = _acquired(block) or (at if at is not None and at["line"] else None)
+        return _finding(said, _place(place, block[: title.start()]), suggestion, program)
     said = _last_words(block) or message or "the kernel gives no reason"
-    program = _PROGRAM.search(log)
-    return _finding(said, int(lines[-1]["line"]) if lines else None, "", program["name"] if program else "")
+    named = _PROGRAM.search(log)
+    place = _acquired(block) or _last(_SOURCE_LINE, block)
+    return _finding(said, _place(place, block), "", named["name"] if named else "")
+
+
+def _acquired(block: str) -> re.Match[str] | None:
+    """The source line that took what is never released: that, and not the end of the function, wants mending."""
+    named = _ACQUIRED.search(block)
+    at = re.search(rf"^{named['insn']}: \(", block, re.MULTILINE) if named is not None else None
+    return _last(_SOURCE_LINE, block[: at.start()]) if at is not None else None
+
+
+def _place(at: re.Match[str] | None, before: str) -> tuple[str, int | None]:
+    """The header to blame as `FILE:LINE` (or ""), and the candidate's line, found in the log `before`."""
+    if at is None:
+        return "", None
+    if not at["file"].endswith(".h"):
+        return "", int(at["line"])
+    own = [line for line in _SOURCE_LINE.finditer(before) if not line["file"].endswith(".h")]
+    return f"{at['file']}:{at['line']}", int(own[-1]["line"]) if own else None
 
 
 def relevant(log: str) -> str:
@@ -223,9 +283,11 @@ def _text(match: re.Match[str] | None) -> str:
     return " ".join(match["text"].split()) if match is not None else ""
 
 
-def _finding(said: str, line: int | None, suggestion: str, program: str) -> Finding:
+def _finding(said: str, place: tuple[str, int | None], suggestion: str, program: str) -> Finding:
     cause = next((c for c in CAUSES if c.words.search(said)), _OTHER)
     where = f"{program}: " if program else ""
+    header, line = place
+    where += f"in {header}: " if header else ""
     return Finding(
         rule=f"load/{cause.name}",
         severity="error",
