@@ -3,7 +3,8 @@
 
 There are two programs of that name: QEMU's own in C (until QEMU 7.2; options behind `-o`) and its successor in Rust. A
 server runs inside bubblewrap with this machine's files read-only, except the folder it may write: the guest's `ro`
-mount is the guest's promise, this is ours. It ends by itself when QEMU closes its end of the socket.
+mount is the guest's promise, this is ours. This machine's signing key is not among the files it sees. It ends by itself
+when QEMU closes its end of the socket.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from pathlib import Path
 
 from controller.errors import CouldNotTell, ToolMissing
 from controller.kernel.processes import Process
-from controller.paths import cache_dir
+from controller.paths import cache_dir, config_dir
 
+_SYSTEM_CONFIG = Path("/etc/schedctl")  # also when SCHEDCTL_CONFIG names another
 # Off the PATH by design: Debian 13's package, Debian 12's qemu-system-common 7.2 when it is installed.
 _PLACES = (Path("/usr/libexec/virtiofsd"), Path("/usr/lib/qemu/virtiofsd"))
 
@@ -72,6 +74,8 @@ def serve(folder: Path, listener: socket.socket, log: Path, *, writable: bool) -
     sandbox = [bwrap, "--ro-bind", "/", "/", "--dev-bind", "/dev", "/dev", "--tmpfs", "/run", "--cap-add", "ALL"]
     if writable:
         sandbox += ["--bind", str(folder), str(folder)]
+    for config in {config_dir(), _SYSTEM_CONFIG}:
+        sandbox += _without_secrets(config)
     read_end, write_end = os.pipe()
     with os.fdopen(read_end, "rb") as info:
         try:
@@ -89,6 +93,19 @@ def serve(folder: Path, listener: socket.socket, log: Path, *, writable: bool) -
             remedy="schedctl doctor",
         )
     return [process for process in map(Process.of, (pid, int(child[1]))) if process]
+
+
+def _without_secrets(config: Path) -> list[str]:
+    """bubblewrap's arguments that hide all of the configuration folder but the public keys in its `trusted`."""
+    try:
+        config = config.resolve(strict=True)
+    except OSError:  # there is none, and so nothing to hide
+        return []
+    hide = ["--tmpfs", str(config)]
+    trusted = config / "trusted"
+    if trusted.is_dir():
+        hide += ["--ro-bind", str(trusted), str(trusted)]
+    return [*hide, "--remount-ro", str(config)]
 
 
 def _spawn(command: list[str], fds: tuple[int, ...], log: Path) -> int:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 from controller.errors import DeadlineExceeded, GuestError, InputError, ToolMissing
 from controller.kernel import images, nodevm, qemu, virtiofs
 from controller.kernel.images import KernelImage
+from controller.trust import keys
 from tests.conftest import missing
 
 TRACER = """
@@ -43,6 +45,8 @@ def state(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("a-state-folder-whose-path-is-too-long-for-the-address-of-a-unix-socket" * 2)
         patch.setenv("SCHEDCTL_STATE", str(folder))
+        patch.setenv("SCHEDCTL_CONFIG", str(tmp_path_factory.mktemp("config") / "schedctl"))
+        keys.ensure_signing_key()
         yield folder
 
 
@@ -102,6 +106,35 @@ def test_this_machines_files_cannot_be_written_even_by_a_guest_that_remounts_the
     assert done.exit_code != 0
     assert b"Read-only file system" in done.stderr
     assert not Path("/usr/lib/written-by-the-guest").exists()
+
+
+@pytest.mark.kernel
+def test_the_node_trusts_what_this_machine_trusts_and_cannot_read_its_signing_key(node):
+    assert keys.signing_key_path().exists()
+    done = node.exec(["cat", str(keys.signing_key_path())], timeout_s=60)
+    assert (done.exit_code, done.stdout) == (1, b"")
+    assert b"No such file" in done.stderr
+    (trusted,) = keys.trusted_dir().glob("*.pub")
+    assert sh(node, f"cat {trusted}") == trusted.read_text().strip()
+
+
+@pytest.mark.parametrize("trusts", [True, False])
+def test_the_server_of_a_nodes_files_does_not_see_the_signing_key(tmp_path, trusts):
+    bwrap = shutil.which("bwrap")
+    if bwrap is None:
+        missing("bubblewrap (bwrap)")
+    config = tmp_path / "config"
+    config.mkdir()
+    (config / "signing.key").write_text("secret")
+    if trusts:
+        (config / "trusted").mkdir()
+        (config / "trusted" / "a.pub").write_text("public")
+    sandbox = [bwrap, "--ro-bind", "/", "/", *virtiofs._without_secrets(config), "--"]
+    script = f"cd {config} && find . -type f && cat trusted/a.pub; touch x"
+    done = subprocess.run([*sandbox, "sh", "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout == ("./trusted/a.pub\npublic" if trusts else "")
+    assert "Read-only file system" in done.stderr
+    assert virtiofs._without_secrets(tmp_path / "none") == []
 
 
 @pytest.mark.kernel
