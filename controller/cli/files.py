@@ -8,9 +8,7 @@ as text is one error among the documents' errors: the others are still looked at
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
 from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -127,23 +125,6 @@ def read_bytes(path: str, context: Context, *, limit: int) -> bytes:
     if len(data) > limit:
         raise InputError(f'"{name}" is larger than {limit} bytes')
     return data
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file that is there whole or, after any failure, as it was. InputError when it cannot be written."""
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            try:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-                Path(file.name).chmod(0o644)
-                Path(file.name).replace(path)
-            except BaseException:
-                Path(file.name).unlink(missing_ok=True)
-                raise
-    except OSError as error:
-        raise InputError(f'cannot write "{path}": {error.strerror}') from None
 
 
 def expanded(text: str, name: str) -> str:

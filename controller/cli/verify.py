@@ -1,23 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
 """`schedctl verify`: any sched_ext scheduler, as C, as an object or as a proposal, through the stages.
 
-Exit 0 when it passed, 1 when it was rejected, 2 when there is no verdict: an environment that failed is not the
-candidate's fault, and a script must not take it for a pass.
+Exit 0 when it passed, 1 when it was rejected, 2 when there is no verdict: an environment that failed, and a signal that
+ends us, are not the candidate's fault, and a script must not take them for a pass. Nothing is left behind then: no
+guest, no file, no half of a passport.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
+import threading
+import time
 from argparse import Namespace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from controller.cli.command import Parser, UsageError, Verb
 from controller.cli.context import Context
-from controller.cli.files import write_whole
 from controller.cli.output import structured
 from controller.cli.text import one_line, printable, table
-from controller.errors import InputError
+from controller.errors import CouldNotTell, InputError, Interrupted
 
 if TYPE_CHECKING:
     from controller.api import Passport, StageResult
@@ -26,6 +31,7 @@ if TYPE_CHECKING:
 
 _ON_A_KERNEL = {"load", "liveness", "trial"}
 _EVIDENCE_LINES = 20
+_PATIENCE_S = 10.0  # before a second Ctrl-C ends us without cleaning up; the guest dies with us all the same
 
 
 def _arguments(parser: Parser) -> None:
@@ -34,22 +40,69 @@ def _arguments(parser: Parser) -> None:
     parser.add_argument(
         "--kernel", metavar="IMAGE", action="append", default=[], help="newest, oldest, node, a release or a path"
     )
+    parser.add_argument(
+        "--topology",
+        metavar="SHAPE",
+        action="append",
+        default=[],
+        help="the guest's CPUs, as 4 or as packages x cores x threads (2x2x2); default: 2",
+    )
     parser.add_argument("--stages", metavar="A,B", default="", help="only these; default: all")
     parser.add_argument("--passport", metavar="FILE", help="write the signed passport to FILE")
     parser.output("table", "json", "yaml")
 
 
 def _verify(args: Namespace, context: Context) -> int:
+    with _stoppable():
+        try:
+            return _examine(args, context)
+        except Interrupted as stop:
+            context.warn(f"error: stopped by {stop} before there was a verdict (run it again)")
+            return 2
+        finally:
+            from controller.kernel import leftovers
+
+            leftovers.sweep()
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """SIGINT, SIGTERM and SIGHUP raise Interrupted, once: cleaning up is not interrupted, unless it takes too long."""
+    asked: list[float] = []
+
+    def stop(number: int, _frame: object) -> None:
+        if not asked:
+            asked.append(time.monotonic())
+            raise Interrupted(signal.Signals(number).name)
+        if time.monotonic() - asked[0] > _PATIENCE_S:
+            os._exit(2)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    old = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def _examine(args: Namespace, context: Context) -> int:
     from controller import verify
+    from controller.kernel.vmshape import VmShape
 
     stages = _stages(args.stages)
     # What a proposal's findings point into is its C, as `schedctl render` prints it.
     name = args.file or "scheduler.bpf.c"
     candidate = _candidate(args, context)
     kernels = _kernels(args.kernel, stages)
-    examination = verify.examine(candidate, kernels=kernels, stages=stages, reporter=context.reporter)
+    shapes = tuple(VmShape.parse(each) for each in args.topology)
+    examination = verify.examine(candidate, kernels=kernels, shapes=shapes, stages=stages, reporter=context.reporter)
     passport = examination.passport
-    if args.passport:
+    if args.passport and passport.object_digest is None:
+        context.warn("Warning: no passport was written: it speaks of an object, and none was built")
+    elif args.passport:
         _write_passport(examination, Path(args.passport))
     if args.output == "table":
         context.out(report(passport, name))
@@ -110,18 +163,21 @@ def _candidate(args: Namespace, context: Context) -> Candidate:
 
 def _write_passport(examination: Examination, path: Path) -> None:
     """The evidence first, so that a passport is never there without the files it names."""
+    from controller.kernel import leftovers
     from controller.trust import dsse, keys
 
+    if not path.parent.is_dir():
+        raise InputError(f'cannot write "{path}": there is no folder {path.parent}')
     envelope = dsse.sign(examination.passport, keys.ensure_signing_key()).canonical()
     folder = evidence_folder(path)
-    if examination.attachments:
-        try:
+    try:
+        if examination.attachments:
             folder.mkdir(exist_ok=True)
-        except OSError as error:
-            raise InputError(f'cannot make the folder "{folder}": {error.strerror}') from None
-    for name, data in examination.attachments.items():
-        write_whole(folder / name, data)
-    write_whole(path, envelope)
+        for name, data in examination.attachments.items():
+            leftovers.write(folder / name, data)
+        leftovers.write(path, envelope)
+    except OSError as error:
+        raise CouldNotTell(f'cannot write "{path}": {error.strerror}', remedy="write it somewhere else") from None
 
 
 def evidence_folder(passport: Path) -> Path:
@@ -132,7 +188,10 @@ def evidence_folder(passport: Path) -> Path:
 def report(passport: Passport, name: str) -> str:
     """The stages as a table, what they found with file and line, the evidence of the stage that failed, the verdict."""
     rows = [_row(stage, "-") for stage in passport.stages]
-    rows += [_row(stage, column.release) for column in passport.kernels for stage in column.stages]
+    several = len({column.topology_class for column in passport.kernels}) > 1
+    for column in passport.kernels:
+        where = f"{column.release} {column.topology_class}" if several else column.release
+        rows += [_row(stage, where) for stage in column.stages]
     text = table(["STAGE", "KERNEL", "VERDICT", "SECONDS", "SUMMARY"], rows)
     for stage in passport.all_stages():
         text += "".join(_finding_lines(stage, name))
@@ -160,7 +219,7 @@ def _finding_lines(stage: StageResult, name: str) -> list[str]:
 
 def _verdict(passport: Passport, failed: StageResult | None, name: str) -> str:
     if passport.verdict.value == "pass":
-        on = ", ".join(column.release for column in passport.kernels)
+        on = ", ".join(dict.fromkeys(column.release for column in passport.kernels))
         return f"{name} passed on {on}" if on else f"{name} passed"
     why = f": {failed.stage}: {one_line(failed.summary)}" if failed is not None else ""
     return f"{name} {'rejected' if passport.verdict.value == 'rejected' else 'has no verdict'}{why}"
@@ -169,6 +228,8 @@ def _verdict(passport: Passport, failed: StageResult | None, name: str) -> str:
 VERIFY = Verb(
     run=_verify,
     arguments=_arguments,
-    usage="FILE.bpf.c|FILE.bpf.o [--kernel IMAGE]... [--stages a,b]\n  schedctl verify -f PROPOSAL [flags]",
+    failure=2,  # 1 is a rejection
+    usage="FILE.bpf.c|FILE.bpf.o [--kernel IMAGE]... [--topology SHAPE]... [--stages a,b]\n"
+    "  schedctl verify -f PROPOSAL [flags]",
     details="Exit code: 0 passed, 1 rejected, 2 could not tell.",
 )

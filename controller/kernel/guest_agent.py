@@ -33,6 +33,7 @@ from controller.kernel.schedext import KmsgReader, SchedExtStatus
 _PRIORITY = 50
 _OUTPUT_LIMIT = 16 * 1024 * 1024
 _KILL_GRACE_S = 2.0
+_OOM_AGENT, _OOM_COMMAND = -1000, 500  # a guest without memory loses what fills it, never the one who tells us
 
 
 class _Command:
@@ -51,6 +52,7 @@ class _Command:
             )
         except OSError as error:
             raise InputError(f"cannot start {argv[0]} in the guest: {error.strerror}") from error
+        _prefer_for_oom(self._process.pid, _OOM_COMMAND)
 
     def kill(self) -> None:
         """Send SIGKILL to it and whatever it started."""
@@ -244,8 +246,14 @@ class _Port:
             rest = rest[os.write(self.fd, rest) :]
 
 
+def _prefer_for_oom(pid: int, score: int) -> None:
+    with contextlib.suppress(OSError):  # it may be gone already
+        Path(f"/proc/{pid}/oom_score_adj").write_text(str(score))
+
+
 def serve(port_device: Path) -> None:
     """Answer requests from `port_device` until the host goes away."""
+    _prefer_for_oom(os.getpid(), _OOM_AGENT)
     os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(_PRIORITY))
     resource.setrlimit(resource.RLIMIT_FSIZE, (_OUTPUT_LIMIT, _OUTPUT_LIMIT))  # no load fills the guest's memory
     agent = Agent()

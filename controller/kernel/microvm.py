@@ -27,26 +27,26 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from controller.errors import CouldNotTell, GuestError, InputError, ToolMissing
-from controller.kernel import initramfs, qemu, snapshot
+from controller.errors import GuestError, ToolMissing
+from controller.kernel import initramfs, leftovers, qemu, snapshot
 from controller.kernel.bpf_object import LoadReport
 from controller.kernel.console import Console
 from controller.kernel.guest_protocol import MAX_LINE, CommandResult, GuestFacts, error_from, revive
 from controller.kernel.schedext import SchedExtStatus
 from controller.kernel.snapshot import Monitor
+from controller.kernel.vmshape import VmShape
+
+__all__ = ["EmulatorFault", "Guest", "GuestHung", "VmShape", "boot"]
 
 _CMDLINE = "console=ttyS0 quiet panic=-1 oops=panic mitigations=off rdinit=/init"
 _EMULATOR_FAULT = "Oops: int3"
 _PANIC = re.compile(
     r"^.*(?:Kernel panic - not syncing|BUG: unable to handle|Out of memory: Killed process).*$", re.MULTILINE
 )
-_CLASS = re.compile(r"cpus(\d+)\+?\.pkg([1-9]\d*)\.smt([1-9]\d*)\.llc([1-9]\d*)\.numa([1-9]\d*)")
-_MIB_PER_CPU = 64
 _ENDED = "ended"
 _POLL_S = 1.0
 _RESUME_S = 30.0  # less than a boot on the same busy machine
@@ -60,50 +60,8 @@ class EmulatorFault(GuestError):
     """QEMU's emulator broke the guest kernel (stale translated code): nobody's verdict, run it again."""
 
 
-@dataclass(frozen=True)
-class VmShape:
-    """What the guest finds: packages (each with one last-level cache), cores a package, threads a core, and memory.
-
-    The CPUs and the memory are divided evenly between `numa_nodes`.
-    """
-
-    packages: int = 1
-    cores: int = 2
-    threads: int = 1
-    memory_mib: int = 512
-    numa_nodes: int = 1
-
-    @property
-    def cpus(self) -> int:
-        """How many CPUs that is."""
-        return self.packages * self.cores * self.threads
-
-    @classmethod
-    def of_class(cls, klass: str, memory_mib: int = 512) -> Self:
-        """The shape that presents topology class `klass` (see topology.py).
-
-        Raises InputError for what is no class, and CouldNotTell for one that QEMU's CPUs cannot form: uneven parts, or
-        several last-level caches a package (QEMU 10 takes `dies=` but its CPUID does not tell the guest so).
-        """
-        match = _CLASS.fullmatch(klass)
-        if match is None:
-            raise InputError(f"{klass} is not a topology class", remedy="such as cpus2.pkg1.smt1.llc1.numa1")
-        cpus, packages, threads, llcs, nodes = map(int, match.groups())
-        cores = cpus // (packages * threads)
-        if packages * cores * threads != cpus or packages != llcs or cpus % nodes:
-            raise CouldNotTell(f"a micro-VM cannot present topology class {klass}", remedy="verify on such a machine")
-        return cls(packages, cores, threads, max(memory_mib, _MIB_PER_CPU * cpus), nodes)
-
-    def options(self) -> list[str]:
-        """QEMU's arguments for it."""
-        parts = f"sockets={self.packages},cores={self.cores},threads={self.threads}"
-        options = ["-smp", f"cpus={self.cpus},{parts}", "-m", str(self.memory_mib)]
-        share = self.cpus // self.numa_nodes
-        for node in range(self.numa_nodes) if self.numa_nodes > 1 else ():
-            size = self.memory_mib // self.numa_nodes
-            options += ["-object", f"memory-backend-ram,id=node{node},size={size}M"]
-            options += ["-numa", f"node,memdev=node{node},cpus={node * share}-{(node + 1) * share - 1}"]
-        return options
+class GuestHung(GuestError):
+    """It ran and did not answer: its agent is real-time, so a kernel that hangs, or a machine far too busy."""
 
 
 def boot(
@@ -171,8 +129,9 @@ class _Machine:
         self._started: Future[subprocess.Popen[bytes]] = Future()
         ends = {"port": port_end, "console": console_end, "monitor": monitor_end}
         self._thread = threading.Thread(target=self._live, args=(command, ends), name="qemu", daemon=True)
-        self._thread.start()
+        leftovers.note(self, self.kill)
         try:
+            self._thread.start()
             self.pid = self._started.result().pid
         except OSError as error:
             self.kill()
@@ -183,12 +142,14 @@ class _Machine:
 
     def kill(self) -> None:
         """End QEMU and everything that belongs to it; may be called again."""
-        if self._started.exception() is None:
-            self._started.result().kill()
-        self._thread.join()
+        if self._thread.ident is not None:
+            if self._started.exception() is None:
+                self._started.result().kill()
+            self._thread.join()
         self.port.close()
         self.monitor.close()
         self.console.close()
+        leftovers.forget(self)
 
     def _live(self, command: list[str], ends: dict[str, socket.socket]) -> None:
         for name, end in ends.items():
@@ -225,6 +186,7 @@ class Guest:
         self._pending = bytearray()
         self._requests = 0
         self._fault: GuestError | None = None
+        self._in_charge = False
         self.facts: GuestFacts
         self.repeatable = False
         """Whether the next `boot` of the same kernel and shape gives this same boot once more, from its snapshot."""
@@ -239,16 +201,18 @@ class Guest:
 
         Raises LoadRefused with the verifier's log, InputError for what is no scheduler, KernelError without sched_ext.
         """
-        answer = self._call("load", 60, image=base64.b64encode(image).decode(), timeout_ms=timeout_ms)
+        answer = self._call("load", 120, image=base64.b64encode(image).decode(), timeout_ms=timeout_ms)
         return self._as(LoadReport, answer)
 
     def attach(self, settle_s: float = 5.0) -> None:
         """Put the loaded scheduler in charge; KernelError says why it did not get or stay there."""
+        self._in_charge = True  # from here on it may be to blame
         self._call("attach", settle_s, settle_s=settle_s)
 
     def detach(self) -> None:
         """Return to the kernel's own scheduler; the object stays loaded and can be attached again."""
         self._call("detach", 10)
+        self._in_charge = False
 
     def status(self) -> SchedExtStatus:
         """What the guest's kernel says now, with the loaded scheduler's exit record once it has left."""
@@ -304,6 +268,10 @@ class Guest:
         """The end of what the guest printed on its serial console."""
         return self._machine.console.tail()
 
+    def console(self) -> str:
+        """All of it, but for the middle of very much (see console.py); also once the guest is gone."""
+        return self._machine.console.text()
+
     def close(self) -> None:
         """End the guest; may be called again."""
         self._machine.kill()
@@ -339,21 +307,27 @@ class Guest:
             raise self._fault
         self._requests += 1
         line = json.dumps({"id": self._requests, "call": name, "with": arguments}).encode() + b"\n"
-        deadline = deadline or time.monotonic() + allowed_s + _ANSWER_S
-        too_late = too_late or f"did not answer `{name}` within {allowed_s + _ANSWER_S:.0f} s"
         try:
-            self._machine.port.settimeout(_ANSWER_S)
-            self._machine.port.sendall(line)
-        except TimeoutError as error:
-            raise self._broken(f"took no request (`{name}`) within {_ANSWER_S:.0f} s") from error
-        except OSError as error:
-            raise self._broken(_ENDED) from error
-        answer = self._receive(deadline, too_late)
+            answer = self._answer(name, line, deadline or time.monotonic() + allowed_s + _ANSWER_S, too_late, allowed_s)
+        except KeyboardInterrupt:  # half a request is on its way, or half an answer
+            self._fault = GuestError(f"the micro-VM of {self._kernel.name} was left while it did `{name}`")
+            raise
         if answer.get("id") != self._requests or not {"result", "error"} & answer.keys():
             raise self._broken(f"answered something else than `{name}`")
         if "error" in answer:
             raise self._revived(lambda: error_from(answer["error"]))
         return answer["result"]
+
+    def _answer(self, name: str, line: bytes, deadline: float, too_late: str, allowed_s: float) -> dict[str, Any]:
+        too_late = too_late or f"did not answer `{name}` within {allowed_s + _ANSWER_S:.0f} s"
+        try:
+            self._machine.port.settimeout(_ANSWER_S)
+            self._machine.port.sendall(line)
+        except TimeoutError as error:
+            raise self._broken(f"took no request (`{name}`) within {_ANSWER_S:.0f} s", GuestHung) from error
+        except OSError as error:
+            raise self._broken(_ENDED) from error
+        return self._receive(deadline, too_late)
 
     def _receive(self, deadline: float, too_late: str) -> dict[str, Any]:
         """The next document of the guest."""
@@ -378,7 +352,7 @@ class Guest:
         while True:
             left = deadline - time.monotonic()
             if left <= 0:
-                raise self._broken(too_late)
+                raise self._broken(too_late, GuestHung)
             port.settimeout(min(left, _POLL_S))
             try:
                 chunk = port.recv(256 * 1024)
@@ -404,7 +378,7 @@ class Guest:
         except ValueError as error:
             raise self._broken(f"sent an answer that makes no sense: {error}") from error
 
-    def _broken(self, what: str) -> GuestError:
+    def _broken(self, what: str, kind: type[GuestError] = GuestError) -> GuestError:
         """End the guest and say what it did, with the end of its console and the emulator's or kernel's own fault."""
         console = self._machine.console
         if what is _ENDED:
@@ -415,10 +389,10 @@ class Guest:
         panic = _PANIC.search(text)
         if panic is not None:
             message += f": {panic[0].strip()}"
+        elif what is _ENDED and text.strip():  # also where QEMU says why it does not start
+            message += f": {text.strip().splitlines()[-1][:300]}"
+        remedy = "see its console"
         if _EMULATOR_FAULT in text:
-            self._fault = EmulatorFault(
-                f"{message} (a fault of QEMU's emulator)", console=console.tail(), remedy="run it again"
-            )
-        else:
-            self._fault = GuestError(message, console=console.tail(), remedy="see its console")
+            kind, message, remedy = EmulatorFault, f"{message} (a fault of QEMU's emulator)", "run it again"
+        self._fault = kind(message, console=console.tail(), remedy=remedy, in_charge=self._in_charge)
         return self._fault

@@ -37,6 +37,7 @@ EXIT_KINDS = {
     1025: ("SCX_EXIT_ERROR_BPF", "scx_bpf_error"),
     1026: ("SCX_EXIT_ERROR_STALL", "runnable task stall"),
 }
+_KMSG_LINES = 20_000
 _UNREG_KERN = 66
 _KIND_OF_REASON = {reason: kind for kind, (_name, reason) in EXIT_KINDS.items() if reason}
 
@@ -180,6 +181,7 @@ class KmsgReader:
                 break
             _prefix, _, text = record.decode(errors="replace").partition(";")
             self._lines.append(text.split("\n", 1)[0])
+            del self._lines[:-_KMSG_LINES]  # a flood of them costs no memory
         return list(self._lines)
 
     def close(self) -> None:

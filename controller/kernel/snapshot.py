@@ -78,14 +78,7 @@ def keep_note(file: Path, text: str) -> bool:
     """Write such a file; False when that did not work (it is a cache). Old ones of other boots are deleted."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=file.parent, prefix=".note-", delete=False) as out:
-            try:
-                out.write(text)
-                out.flush()
-                Path(out.name).replace(file)
-            except BaseException:
-                Path(out.name).unlink(missing_ok=True)
-                raise
+        leftovers.write(file, text.encode())
         keep_newest(file.parent, "*.json", _KEEP_NOTES)
     except OSError:
         return False

@@ -138,7 +138,7 @@ class Planner:
         examination = verify.examine(
             verify.Candidate.from_proposal(proposal, template),
             kernels=kernels,
-            shape=VmShape.of_class(target.topology_class),
+            shapes=(VmShape.of_class(target.topology_class),),
             max_age_ns=task.policy.spec.verification.max_age,
             workload=workload_of(task),
             reporter=self._reporter,

@@ -11,6 +11,7 @@ load) runs with it. What is verified is exactly what is returned: source and obj
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -33,18 +34,27 @@ from controller.api import (
     now,
     sha256,
 )
-from controller.errors import CandidateRejected, CouldNotTell, InputError, SchedctlError, TemplateError, ToolMissing
+from controller.errors import (
+    CandidateRejected,
+    CouldNotTell,
+    GuestError,
+    InputError,
+    Interrupted,
+    SchedctlError,
+    TemplateError,
+    ToolMissing,
+)
 from controller.kernel import clang, kernel_btf, qemu
 from controller.kernel.images import KernelImage
-from controller.kernel.microvm import EmulatorFault, Guest, VmShape, boot
+from controller.kernel.microvm import EmulatorFault, Guest, GuestHung, VmShape, boot
 from controller.paths import data_dir
 from controller.render import parameters, render
 from controller.verify import evidence, lint
 from controller.verify.audit import audit
 from controller.verify.candidate import Candidate
-from controller.verify.liveness import Bench, liveness
+from controller.verify.liveness import Bench, LivenessRejected, liveness
 from controller.verify.load import figures, load
-from controller.verify.stages import Ended, Outcome, Record
+from controller.verify.stages import Ended, Outcome, Record, said_of
 
 MAX_AGE_NS = 30 * 86_400 * 10**9
 ATTEMPTS = 3
@@ -77,6 +87,7 @@ class _Run:
 
     candidate: Candidate
     wanted: frozenset[str]
+    shapes: tuple[VmShape, ...]
     shape: VmShape
     reporter: Reporter
     static: Record
@@ -96,17 +107,18 @@ def examine(
     candidate: Candidate,
     *,
     kernels: Sequence[KernelImage] = (),
-    shape: VmShape | None = None,
+    shapes: Sequence[VmShape] = (),
     stages: Sequence[str] | None = None,
     max_age_ns: int = MAX_AGE_NS,
     workload: Fingerprint | None = None,
     reporter: Reporter | None = None,
 ) -> Examination:
-    """Take the candidate through `stages` (default: all) on each of `kernels`; the passport has the verdict.
+    """Take the candidate through `stages` (default: all), those of a kernel on each of `kernels` and each of `shapes`
+    (default: 2 CPUs); the passport has the verdict.
 
     Never raises for what is wrong with the candidate or the machine: both are in the passport, as `rejected` and
-    `error`. InputError only for a stage name that is none. 0.5 s without a kernel, about 60 s for each kernel on two
-    emulated CPUs.
+    `error`; so is a signal that the caller turns into `Interrupted`. InputError only for a stage name that is none.
+    0.5 s without a kernel, about 60 s for each kernel on two emulated CPUs.
     """
     unknown = [stage for stage in stages or () if stage not in STAGES]
     if unknown:
@@ -114,15 +126,16 @@ def examine(
     asked = frozenset(stages if stages is not None else STAGES)
     wanted = asked.union(*(_NEEDS.get(stage, ()) for stage in asked))
     said = reporter or Silent()
-    run = _Run(
-        candidate, wanted, shape or VmShape(), said, Record(said), tuple(kernels), tools={"schedctl": __version__}
-    )
+    sizes = tuple(dict.fromkeys(shapes)) or (VmShape(),)
+    run = _Run(candidate, wanted, sizes, sizes[0], said, Record(said), tuple(kernels), tools={"schedctl": __version__})
     run.source, run.image = candidate.source, candidate.image
     try:
         _static_stages(run)
         _kernel_stages(run, kernels)
     except Ended:
         pass
+    except Interrupted as stop:  # between two stages
+        run.static.error(_next(run), said_of(stop))
     _note_what_did_not_run(run)
     run.attachments = evidence.packed(run.attachments)
     source = run.source.encode("utf-8", "replace") if run.source is not None else None
@@ -223,7 +236,9 @@ def _kernel_stages(run: _Run, kernels: Sequence[KernelImage]) -> None:
         run.static.run("load", "which kernel", _no_kernel)
     run.tools["qemu"] = _qemu_version()
     for kernel in dict.fromkeys(kernels):
-        _on_kernel(run, kernel)
+        for shape in run.shapes:
+            run.shape = shape
+            _on_kernel(run, kernel)
 
 
 def _no_kernel(_outcome: Outcome) -> None:
@@ -231,30 +246,53 @@ def _no_kernel(_outcome: Outcome) -> None:
 
 
 def _on_kernel(run: _Run, kernel: KernelImage) -> None:
-    """One column; tried again when the emulator breaks the guest, which says nothing about the candidate."""
+    """One column. Tried again when the emulator breaks the guest, which says nothing about the candidate; and when the
+    guest hangs: that may be this busy machine once, and is the candidate in charge the second time.
+    """
+    hung = 0
     for attempt in range(1, ATTEMPTS + 1):
-        record = Record(run.reporter, where=f" on {kernel.release}")
+        record = Record(run.reporter, where=f" on {kernel.release}{_size(run, ' with ', ' CPUs')}")
         column: list[KernelColumn] = []
         try:
-            _attempt(run, kernel, record, column)
+            _attempt(run, kernel, record, column, hung)
         except Ended as ended:
-            if isinstance(ended.__cause__, EmulatorFault) and attempt < ATTEMPTS:
-                run.reporter.step(f"the emulator broke the guest; attempt {attempt + 1} of {ATTEMPTS}")
+            why = _why_again(ended.__cause__)
+            if why and attempt < ATTEMPTS:
+                hung += isinstance(ended.__cause__, GuestHung)
+                run.reporter.step(f"{why}; attempt {attempt + 1} of {ATTEMPTS}")
                 continue
+            if isinstance(ended.__cause__, GuestError) and not column:  # it never came up
+                file = f"console-{kernel.release}{_size(run, '-')}.txt"
+                run.attachments[file] = ended.__cause__.console.encode("utf-8", "replace")
             _keep(run, record, column)
             raise
         _keep(run, record, column)
         return
 
 
-def _attempt(run: _Run, kernel: KernelImage, record: Record, column: list[KernelColumn]) -> None:
+def _why_again(cause: BaseException | None) -> str:
+    """What to say before the kernel's stages are tried again; "" when they are not."""
+    if isinstance(cause, EmulatorFault):
+        return "the emulator broke the guest"
+    if isinstance(cause, GuestHung) and cause.in_charge:
+        return "the guest did not answer"
+    return ""
+
+
+def _size(run: _Run, before: str, after: str = "") -> str:
+    """The shape in words or a file's name, where there are several."""
+    return f"{before}{run.shape.label}{after}" if len(run.shapes) > 1 else ""
+
+
+def _attempt(run: _Run, kernel: KernelImage, record: Record, column: list[KernelColumn], hung: int) -> None:
     guests: list[Guest] = []
     try:
         bench = record.run("load", "does its BPF verifier accept it", lambda o: _load(run, kernel, guests, column, o))
         if "liveness" in run.wanted:
-            record.run("liveness", "does everything keep running", lambda o: _liveness(run, bench, o))
+            record.run("liveness", "does everything keep running", lambda o: _liveness(run, bench, o, hung))
     finally:
         for guest in guests:
+            _keep_words(run, guest)
             guest.close()
 
 
@@ -277,7 +315,8 @@ def _load(run: _Run, kernel: KernelImage, guests: list[Guest], column: list[Kern
         )
     )
     run.tools["libbpf"] = facts.libbpf
-    bench = Bench(guest, again=lambda: boot(kernel.path, run.shape))
+    shape = run.shape
+    bench = Bench(guest, again=lambda: boot(kernel.path, shape))
     report = load(guest, run.image or b"")
     run.ops_name = report.ops_name
     outcome.figures = dict(figures(report))
@@ -287,8 +326,24 @@ def _load(run: _Run, kernel: KernelImage, guests: list[Guest], column: list[Kern
     return bench
 
 
-def _liveness(run: _Run, bench: Bench, outcome: Outcome) -> None:
-    report = liveness(bench, run.ops_name, run.reporter)
+def _keep_words(run: _Run, guest: Guest) -> None:
+    """The guest's console, and its kernel's log since the candidate was loaded, beside the passport."""
+    name = f"{guest.facts.release}{_size(run, '-')}.txt"
+    texts = {f"console-{name}": guest.console()}
+    with contextlib.suppress(SchedctlError):  # of a guest that is gone the console is what there is
+        texts[f"dmesg-{name}"] = "\n".join(guest.kmsg()) + "\n"
+    for file, text in texts.items():
+        run.attachments[file] = text.encode("utf-8", "replace")
+
+
+def _liveness(run: _Run, bench: Bench, outcome: Outcome, hung: int) -> None:
+    try:
+        report = liveness(bench, run.ops_name, run.reporter)
+    except GuestHung as error:
+        if not hung or not error.in_charge:
+            raise
+        message = f"with it in charge the kernel hangs, {hung + 1} times out of {hung + 1}: {error.message}"
+        raise LivenessRejected("hang", message, evidence=error.console) from error
     outcome.figures = dict(report.figures)
     outcome.findings = tuple(report.warnings)
     left_out = "".join(f", {name} does not apply: {why}" for name, why in report.left_out.items())
@@ -326,10 +381,23 @@ def _note_what_did_not_run(run: _Run) -> None:
     run.static.results.sort(key=lambda result: STAGES.index(result.stage))
     for index, column in enumerate(run.columns):
         record = Record(run.reporter, results=list(column.stages))
-        for stage in STAGES[5:]:
+        for stage in STAGES[5:]:  # those of a kernel
             if not any(result.stage == stage for result in record.results):
                 record.not_run(stage, _NO_TRIAL if stage == "trial" else _why_not(run, stage))
         run.columns[index] = column.model_copy(update={"stages": tuple(record.results)})
+
+
+def _next(run: _Run) -> str:
+    """The stage that would have come next, or the last one."""
+    told = {result.stage for result in run.static.results} | {s.stage for c in run.columns for s in c.stages}
+    done = max((STAGES.index(stage) for stage in told), default=-1)
+    kinds = _kinds(run.candidate)
+    return next((s for s in STAGES[done + 1 :] if s in run.wanted and s in kinds), STAGES[max(done, 0)])
+
+
+def _kinds(candidate: Candidate) -> tuple[str, ...]:
+    """The stages that a candidate of this kind has."""
+    return STAGES if candidate.proposal is not None else STAGES[2 if candidate.source is not None else 4 :]
 
 
 def _why_not(run: _Run, stage: str) -> str:

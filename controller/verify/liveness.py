@@ -81,7 +81,7 @@ def liveness(bench: Bench, ops_name: str, reporter: Reporter) -> LivenessReport:
         raise
     except GuestError as error:
         broken = kernel_broke(error)
-        if broken is None:
+        if broken is None or not error.in_charge:
             raise
         raise LivenessRejected("panic", f"the kernel breaks: {broken}", evidence=error.console) from error
     return report

@@ -2,18 +2,20 @@
 """Keeps the record of one run of stages: each one's verdict, time, figures and findings, and where the run ended.
 
 The one place that decides what an exception means. What the candidate did is `rejected`; what this machine lacks or
-breaks is `error`. Neither is ever a pass, and nothing that is not one of schedctl's own errors is caught: a bug shows.
+breaks (a full disk, no memory, a signal that asks us to stop) is `error`. Neither is ever a pass, and nothing else is
+caught: a bug shows.
 """
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from controller.api import Finding, Reporter, StageResult, Verdict
-from controller.errors import CandidateRejected, GuestError, SchedctlError, TemplateError
+from controller.errors import CandidateRejected, CouldNotTell, GuestError, Interrupted, SchedctlError, TemplateError
 from controller.kernel.c_screen import BuildRejected
 from controller.verify.audit import AuditRejected
 from controller.verify.liveness import LivenessRejected
@@ -52,13 +54,17 @@ class Record:
         outcome = Outcome()
         try:
             value = body(outcome)
-        except SchedctlError as error:
-            self._failed(stage, error, outcome, time.monotonic() - begun)
+        except (SchedctlError, OSError, MemoryError, Interrupted) as error:
+            self._failed(stage, said_of(error), outcome, time.monotonic() - begun)
             raise Ended from error
         seconds = time.monotonic() - begun
         self._add(stage, Verdict.PASS, outcome.summary, seconds, outcome.figures, outcome.findings)
         self.reporter.done(f"{stage}{self.where}: {outcome.summary}")
         return value
+
+    def error(self, stage: str, error: SchedctlError) -> None:
+        """Note that a stage could not be told of, before it began."""
+        self._failed(stage, error, Outcome(), 0.0)
 
     def not_run(self, stage: str, why: str) -> None:
         """Note that a stage did not run."""
@@ -97,6 +103,21 @@ class Record:
         )
 
 
+def said_of(error: BaseException) -> SchedctlError:
+    """An error as one that has a verdict: what this machine does to us is `CouldNotTell`."""
+    if isinstance(error, SchedctlError):
+        return error
+    if isinstance(error, Interrupted):
+        return CouldNotTell(f"stopped by {error} before there was a verdict", remedy="run it again")
+    if isinstance(error, MemoryError):
+        return CouldNotTell("this machine has no memory left", remedy="end other programs and run it again")
+    assert isinstance(error, OSError)
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    remedy = "make room, or set SCHEDCTL_CACHE and TMPDIR to a folder with room" if full else "schedctl doctor"
+    file = f": {error.filename}" if error.filename else ""
+    return CouldNotTell(f"this machine fails: {error.strerror or error}{file}", remedy=remedy)
+
+
 def _told(error: SchedctlError) -> tuple[tuple[Finding, ...], dict[str, Any], str]:
     """What a failure says besides its sentence: findings, figures, evidence."""
     if isinstance(error, BuildRejected):
@@ -108,7 +129,7 @@ def _told(error: SchedctlError) -> tuple[tuple[Finding, ...], dict[str, Any], st
     if isinstance(error, AuditRejected):
         return error.findings, {}, error.evidence
     if isinstance(error, LoadRejected):
-        return (error.finding,), {}, error.evidence
+        return (error.finding,), dict(error.figures), error.evidence
     if isinstance(error, LivenessRejected):
         return (error.finding, *error.warnings), dict(error.figures), error.evidence
     if isinstance(error, CandidateRejected):

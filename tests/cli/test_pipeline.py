@@ -175,13 +175,13 @@ def test_verify_says_pass_and_rejected_by_exit_code(no_repository_here, proposal
 @pytest.mark.parametrize(
     ("argv", "code", "error"),
     [
-        ((), 1, "error: name a FILE.bpf.c or FILE.bpf.o, or a proposal with -f, not both"),
-        (("x.bpf.c", "-f", "p.json"), 1, "not both"),
-        (("nofile.bpf.c",), 1, "nofile.bpf.c"),
-        (("binary",), 1, 'error: "binary" is neither C text nor a BPF object'),
-        (("x.bpf.c", "--stages", "lint,nope"), 1, 'error: unknown stage "nope" (the stages are schema, render,'),
+        ((), 2, "error: name a FILE.bpf.c or FILE.bpf.o, or a proposal with -f, not both"),
+        (("x.bpf.c", "-f", "p.json"), 2, "not both"),
+        (("nofile.bpf.c",), 2, "nofile.bpf.c"),
+        (("binary",), 2, 'error: "binary" is neither C text nor a BPF object'),
+        (("x.bpf.c", "--stages", "lint,nope"), 2, 'error: unknown stage "nope" (the stages are schema, render,'),
         (("x.bpf.c", "--kernel", "9.9.9"), 2, "error: kernel image 9.9.9 is not on this machine"),
-        (("x.bpf.c", "--kernel", "./note.txt"), 1, "is not an x86 Linux boot image"),
+        (("x.bpf.c", "--kernel", "./note.txt"), 2, "is not an x86 Linux boot image"),
         (("notelf.bpf.o", "--stages", "audit"), 1, ""),
     ],
 )

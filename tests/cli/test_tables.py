@@ -176,8 +176,8 @@ def stage(name: str, verdict: str = "pass", summary: str = "fine", **more):
     return StageResult(stage=name, verdict=Verdict(verdict), summary=summary, seconds=0.125, **more)
 
 
-def column(release: str, *stages):
-    return KernelColumn(release=release, btf_digest=builders.BTF, topology_class="cpus2", stages=stages)
+def column(release: str, *stages, topology_class: str = "cpus2"):
+    return KernelColumn(release=release, btf_digest=builders.BTF, topology_class=topology_class, stages=stages)
 
 
 def test_verify_report():
@@ -198,6 +198,16 @@ def test_verify_report():
         early,
         (column("6.16.3-a", stage("load", "error", "the guest died", evidence="one\n\x1b[2Jtwo\n")),),
     )
-    texts = [report(each, "x.bpf.c") for each in (passed, rejected, unknown, passport("notRun", early))]
+    sizes = ("cpus2.pkg1.smt1.llc1.numa1", "cpus8.pkg2.smt2.llc2.numa1")
+    several = passport(
+        "rejected",
+        early,
+        (
+            *(column("6.16.3-a", stage("load"), stage("liveness"), topology_class=size) for size in sizes),
+            column("7.3.4-b", stage("load"), stage("liveness"), topology_class=sizes[0]),
+            column("7.3.4-b", stage("load"), stage("liveness", "rejected", "starves"), topology_class=sizes[1]),
+        ),
+    )
+    texts = [report(each, "x.bpf.c") for each in (passed, several, rejected, unknown, passport("notRun", early))]
     check_golden("verify", "\n".join(texts))
     assert [exit_code(each) for each in (passed, rejected, unknown, passport("notRun", early))] == [0, 1, 2, 2]
