@@ -20,14 +20,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from controller.api import ClassMatch, Metric, PlannerRecord, Proposal, TaskClass, WorkloadSelector, now, sha256
+from verify import candidate
+
+from controller.api import now, sha256
 from controller.errors import GuestError, SchedctlError
 from controller.kernel import clang, images, qemu
 from controller.kernel.images import KernelImage
 from controller.kernel.microvm import EmulatorFault, Guest, boot
 from controller.kernel.vmshape import VmShape
 from controller.paths import data_dir
-from controller.render import builtin_templates, render, template_digest
+from controller.render import render
 
 RESULTS = Path(__file__).parent / "results" / "cycles.json"
 SLICE = 100
@@ -36,18 +38,8 @@ SLICE = 100
 
 def good_scheduler() -> tuple[bytes, str]:
     """The object, and the name of its ops."""
-    template = next(each for each in builtin_templates() if each.name == "weighted-fair")
-    classes = tuple(
-        TaskClass(
-            handle=f"c{index}", intent=f"shop/class-{index}", metric=Metric.WAKEUP_LATENCY, weight=weight,
-            match=ClassMatch(comm=(name,)), selector=WorkloadSelector(comm=(name,)),
-        )
-        for index, (name, weight) in enumerate((("web*", 300), ("batch", 50)), start=1)
-    )  # fmt: skip
-    proposal = Proposal(
-        template=template.name, template_digest=template_digest(template), classes=classes,
-        planner=PlannerRecord(name="rules", version="bench"),
-    )  # fmt: skip
+    proposal, template = candidate().proposal, candidate().template
+    assert proposal is not None and template is not None  # noqa: PT018 - bench/verify.py makes it so
     rendered = render(proposal, template)
     return clang.compile_bpf(rendered.text, data_dir("bpf") / "include").object, rendered.ops_name
 

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from controller.errors import CouldNotTell, GuestError, InputError, KernelError, ToolMissing
-from controller.kernel import initramfs, qemu
+from controller.errors import CouldNotTell, GuestError, InputError, Interrupted, KernelError, ToolMissing
+from controller.kernel import initramfs, microvm, qemu
 from controller.kernel.console import Console
 from controller.kernel.guest_protocol import MAX_LINE
-from controller.kernel.microvm import EmulatorFault, Guest, VmShape, boot
+from controller.kernel.microvm import EmulatorFault, Guest, GuestHung, VmShape, boot
 from controller.paths import cache_dir
 
 HELLO = {
@@ -313,6 +313,33 @@ def test_nonsense_is_a_guest_error_and_the_end_of_the_guest(impostor, answer, sa
     with pytest.raises(GuestError, match=says):
         guest.status()
     assert impostor.killed
+
+
+def test_silence_ends_in_time_and_tells_whether_a_candidate_was_in_charge(impostor, monkeypatch):
+    monkeypatch.setattr(microvm, "_ANSWER_S", 0.2)
+    guest = impostor.says({"hello": HELLO})
+    answers = b"".join(json.dumps({"id": number, "result": None}).encode() + b"\n" for number in (1, 2, 3))
+    impostor.far.sendall(answers)
+    guest.attach(settle_s=0.1)
+    guest.detach()
+    guest.attach(settle_s=0.1)
+    with pytest.raises(GuestHung, match="did not answer `status` within 0 s") as raised:
+        guest.status()
+    assert raised.value.in_charge
+    assert impostor.killed
+
+
+def test_a_guest_that_was_left_in_the_middle_of_a_request_is_not_asked_again(impostor, monkeypatch):
+    guest = impostor.says({"hello": HELLO})
+
+    def interrupted(*_arguments):
+        raise Interrupted("SIGINT")
+
+    monkeypatch.setattr(guest, "_receive", interrupted)
+    with pytest.raises(Interrupted):
+        guest.status()
+    with pytest.raises(GuestError, match="was left while it did `status`"):
+        guest.kmsg()
 
 
 def test_an_endless_line_is_cut_off(impostor):
