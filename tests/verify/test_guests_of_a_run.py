@@ -16,7 +16,7 @@ from controller.kernel.bpf_object import LoadReport, ProgramStats
 from controller.kernel.images import KernelImage
 from controller.kernel.microvm import EmulatorFault, GuestHung, VmShape
 from controller.paths import data_dir
-from controller.verify import Candidate, examine
+from controller.verify import Candidate, evidence, examine
 from tests.conftest import missing
 from tests.verify import sources
 
@@ -138,10 +138,11 @@ def test_a_panic_counts_against_the_candidate_only_while_it_is_in_charge(guests)
 def test_console_and_kernel_log_are_kept_whatever_the_end(guests):
     guests.ends = [GuestError("the micro-VM ended")]
     result, _ = examined(guests)
-    console, log = result.attachments[f"console-{RELEASE}.txt"], result.attachments[f"dmesg-{RELEASE}.txt"]
+    packed, log = result.attachments[f"console-{RELEASE}.txt.gz"], result.attachments[f"dmesg-{RELEASE}.txt"]
+    console = evidence.unpacked("console.txt.gz", packed)
     assert log == b"sched_ext: first words\nsched_ext: last words\n"
     assert console.endswith(b"the end")
-    assert 200 << 10 < len(console) <= 256 << 10
+    assert 200 << 10 < len(console) <= evidence.LOG_BYTES + 100
     assert {e.name: (e.digest, e.size) for e in result.passport.attachments} == {
         name: (sha256(data), len(data)) for name, data in result.attachments.items()
     }
@@ -207,7 +208,9 @@ def test_each_shape_has_its_column_and_its_texts(guests, monkeypatch):
     classes = [column.topology_class for column in result.passport.kernels]
     assert classes == ["cpus2.pkg1.smt1.llc1.numa1", "cpus8.pkg2.smt2.llc2.numa1"]
     assert set(result.attachments) == {
-        f"{text}-{RELEASE}-{label}.txt" for text in ("console", "dmesg") for label in ("2", "2x2x2")
+        f"{text}-{RELEASE}-{label}.{kept}"
+        for text, kept in (("console", "txt.gz"), ("dmesg", "txt"))
+        for label in ("2", "2x2x2")
     }
 
 
