@@ -39,7 +39,7 @@ class Console:
         middle = f"\n[... {left_out} bytes left out ...]\n" if left_out else ""
         return (head.decode(errors="replace") + middle + tail.decode(errors="replace")).replace("\r", "")
 
-    def tail(self, lines: int = 40) -> str:
+    def tail(self, lines: int = 120) -> str:
         """The last `lines` lines."""
         return "\n".join(self.text().rstrip().split("\n")[-lines:])
 

@@ -174,7 +174,8 @@ def load(guest: Guest, image: bytes, *, watchdog_ms: int = WATCHDOG_MS) -> LoadR
 
 def kernel_broke(error: GuestError) -> str | None:
     """The guest kernel's own words when it died of what ran in it; None when the guest ended for another reason."""
-    return next((line.strip()[:300] for line in error.console.splitlines() if _PANIC.search(line)), None)
+    said = [*error.console.splitlines(), error.message]  # a long trace may have pushed the panic out of the tail
+    return next((line.strip()[:300] for line in said if _PANIC.search(line)), None)
 
 
 def figures(report: LoadReport) -> dict[str, int]:
