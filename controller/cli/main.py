@@ -86,14 +86,15 @@ def main(argv: Sequence[str] | None = None, context: Context | None = None) -> i
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     context = context or Context()
+    words = list(sys.argv[1:] if argv is None else argv)
     try:
-        code = _run(list(sys.argv[1:] if argv is None else argv), context)
+        code = _run(words, context)
         context.stdout.flush()
     except BrokenPipeError:
         _silence_stdout()
         return BROKEN_PIPE
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return 2 if "verify" in words else INTERRUPTED  # before it could handle signals: there is no verdict
     except SchedctlError as error:
         _flush(context)
         context.warn(error_text(error))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import threading
 import time
 from argparse import Namespace
@@ -53,7 +54,7 @@ def _arguments(parser: Parser) -> None:
 
 
 def _verify(args: Namespace, context: Context) -> int:
-    with _stoppable():
+    with _stoppable(last=context.stdout is sys.stdout):
         try:
             return _examine(args, context)
         except Interrupted as stop:
@@ -66,8 +67,11 @@ def _verify(args: Namespace, context: Context) -> int:
 
 
 @contextlib.contextmanager
-def _stoppable() -> Iterator[None]:
-    """SIGINT, SIGTERM and SIGHUP raise Interrupted, once: cleaning up is not interrupted, unless it takes too long."""
+def _stoppable(*, last: bool) -> Iterator[None]:
+    """SIGINT, SIGTERM and SIGHUP raise Interrupted, once: cleaning up is not interrupted, unless it takes too long.
+
+    With `last` the process ends after this, with a verdict that no signal changes any more.
+    """
     asked: list[float] = []
 
     def stop(number: int, _frame: object) -> None:
@@ -85,7 +89,7 @@ def _stoppable() -> Iterator[None]:
         yield
     finally:
         for number, handler in old.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if last else handler)
 
 
 def _examine(args: Namespace, context: Context) -> int:
