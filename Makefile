@@ -6,11 +6,11 @@ PYTHON := .venv/bin/python
 BENCHES := $(sort $(wildcard bench/*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench clean require-venv
+.PHONY: help setup demo test lint bench mutation-score conformance clean require-venv
 .NOTPARALLEL:
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):[^#]*## */\1\t/p' $(MAKEFILE_LIST) | expand -t 8
+	@sed -n 's/^\([a-z-]*\):[^#]*## */\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 setup:  ## bring this machine to readiness (Debian 12 or 13); does nothing when nothing is missing
 	@scripts/setup.sh
@@ -29,6 +29,12 @@ lint: require-venv  ## ruff, mypy --strict and the import contract
 
 bench: setup  ## every benchmark of bench/, one after the other
 	@set -e; for bench in $(BENCHES); do echo "== $$bench"; $(PYTHON) $$bench; done
+
+mutation-score: setup  ## how many planted bugs the verifier catches, and good schedulers it refuses (goes on where it stopped)
+	@$(PYTHON) scripts/mutation_score.py
+
+conformance: setup  ## our verdicts against the kernel's own sched_ext selftests, from the linux-source package
+	@$(PYTHON) scripts/conformance.py
 
 clean:  ## remove what was built here: .venv, caches, build output (the cache of kernels stays)
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist *.egg-info

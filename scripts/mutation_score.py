@@ -199,7 +199,7 @@ def hostile() -> dict[str, int] | None:
         report = Path(folder) / "junit.xml"
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}"]
         subprocess.run([*command, *map(str, tests)], cwd=ROOT, check=False, stdout=subprocess.DEVNULL)
-        suites = ElementTree.parse(report).getroot().iter("testsuite") if report.is_file() else ()  # noqa: S314 - ours
+        suites = ElementTree.parse(report).getroot().iter("testsuite") if report.is_file() else ()  # noqa: S314 - our own
         counts: Counter[str] = Counter()
         for suite in suites:
             for name in ("tests", "failures", "errors", "skipped"):
@@ -290,7 +290,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Mutation score of the verifier over tests/corpus.")
     parser.add_argument("--only", metavar="WORD", help="cases whose name or class has this in it")
     parser.add_argument("--kernel", action="append", help="newest, oldest or a release; default: oldest and newest")
-    parser.add_argument("--seconds", type=float, default=math.inf, help="start no more after that; run again to go on")
+    parser.add_argument(
+        "--seconds", type=float, default=math.inf, help="start no more after so long; run again to go on"
+    )
     parser.add_argument("--static", action="store_true", help="only what needs no kernel")
     arguments = parser.parse_args(argv)
     wanted = arguments.only or ""

@@ -138,7 +138,9 @@ class BpfObject:
         struct_ops = [
             found for found in each_map(self.handle) if lib.bpf_map__type(found) == libbpf.MAP_TYPE_STRUCT_OPS
         ]
-        found = [each for each in struct_ops if btf.struct_of_variable(text_of(lib.bpf_map__name(each))) == OPS_STRUCT]
+        names = {each: btf.struct_of_variable(text_of(lib.bpf_map__name(each))) or "" for each in struct_ops}
+        # libbpf drops a suffix after three underscores, with which a scheduler may have members that a header lacks.
+        found = [each for each, name in names.items() if name.split("___")[0] == OPS_STRUCT]
         if len(found) != 1 or len(struct_ops) != 1:
             raise InputError(
                 f"{self.name} must hold exactly one struct {OPS_STRUCT} and no other struct_ops, "
@@ -146,17 +148,17 @@ class BpfObject:
                 remedy='define one with SEC(".struct_ops.link")',
             )
         self.ops_map = found[0]
-        self._read_ops(btf)
+        self._read_ops(btf, names[found[0]])
 
-    def _read_ops(self, btf: libbpf.Btf) -> None:
+    def _read_ops(self, btf: libbpf.Btf, struct: str) -> None:
         """Take the name out of the ops, and shorten the watchdog in them."""
         size = c_size_t()
         address = libbpf.library().bpf_map__initial_value(self.ops_map, byref(size))
-        name = btf.member(OPS_STRUCT, "name")
+        name = btf.member(struct, "name")
         if not address or name is None or name.offset + name.size > size.value:
             raise InputError(f"the {OPS_STRUCT} of {self.name} has no name", remedy='set .name = "..." in it')
         self.ops_name = text_of(ctypes.string_at(address + name.offset, name.size).split(b"\0")[0])
-        timeout = btf.member(OPS_STRUCT, "timeout_ms")
+        timeout = btf.member(struct, "timeout_ms")
         if timeout is None or timeout.size != 4 or timeout.offset + 4 > size.value:
             return
         field = c_uint32.from_address(address + timeout.offset)
