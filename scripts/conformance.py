@@ -249,9 +249,9 @@ def verdict(guest: Guest, image: bytes) -> tuple[str, str]:
         if status.exit is None:
             return ERROR, error.message
     else:
-        guest.run(["schedload", "wakers", "2", "10000", "0.5"], timeout_s=20)
-        guest.run(["schedload", "spin", "3", "0.5"], timeout_s=20)
-        guest.run(["schedload", "forkstorm", "0.3"], timeout_s=20)
+        guest.run(["schedload", "wakers", "2", "10000", "0.3"], timeout_s=20)
+        guest.run(["schedload", "spin", "3", "0.4"], timeout_s=20)
+        guest.run(["schedload", "forkstorm", "0.2"], timeout_s=20)
         status = guest.status()
     if status.exit is None:
         guest.detach()

@@ -180,6 +180,7 @@ def run(cases: Sequence[Case], kernels: Sequence[KernelImage], runner: Runner) -
             dynamic.append(case)
         elif told is not None:
             results.append(told)
+    dynamic.sort(key=lambda case: (not case.expects, case.stage != "load"))  # the quick ones first
     print(f"{len(results)} of {len(cases)} rejected without a kernel; {len(dynamic)} go on", flush=True)
     for kernel in reversed(kernels):
         for case in dynamic:
