@@ -1,7 +1,7 @@
-/* expect: stage=liveness rules=liveness/fork-storm,liveness/exec-churn,liveness/stall,liveness/stuck,liveness/many-tasks,liveness/weighted-shares,liveness/late-waker,liveness/soak,liveness/rt-hog class=churn */
+/* expect: stage=liveness rules=liveness/weighted-shares,liveness/cgroup-shares,liveness/late-waker,liveness/pinned-floating,liveness/fork-storm,liveness/exec-churn,liveness/stall,liveness/stuck,liveness/many-tasks,liveness/yield-storm,liveness/affinity-churn,liveness/rt-hog,liveness/kworker-latency class=churn */
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * A new task begins 4 s of virtual time behind everybody.
+ * A task that has not run yet waits a minute of virtual time behind all that have.
  */
 #include "schedctl_kernel.bpf.h"
 
@@ -17,6 +17,7 @@ u64 exit_kind; /* why it ended; 0 while it runs */
 struct task_state {
 	u64 vtime;
 	u64 started_at;
+	bool has_run;
 };
 
 struct {
@@ -57,7 +58,7 @@ void BPF_STRUCT_OPS(global_vtime_enqueue, struct task_struct *p, u64 enq_flags)
 	}
 	if (vtime_before(t->vtime, vtime_now - LAG_NS))
 		t->vtime = vtime_now - LAG_NS;
-	scx_bpf_dsq_insert_vtime(p, SHARED, SLICE_NS, t->vtime, enq_flags);
+	scx_bpf_dsq_insert_vtime(p, SHARED, SLICE_NS, t->has_run ? t->vtime : vtime_now + 60000000000ULL, enq_flags);
 	kick_idle_cpu(p);
 }
 
@@ -73,6 +74,7 @@ void BPF_STRUCT_OPS(global_vtime_running, struct task_struct *p)
 	if (!t)
 		return;
 	t->started_at = bpf_ktime_get_ns();
+	t->has_run = true;
 	if (vtime_before(vtime_now, t->vtime))
 		vtime_now = t->vtime;
 }
@@ -90,7 +92,7 @@ void BPF_STRUCT_OPS(global_vtime_enable, struct task_struct *p)
 	struct task_state *t = state_of(p);
 
 	if (t)
-		t->vtime = vtime_now + 4000000000ULL;
+		t->vtime = vtime_now;
 }
 
 s32 BPF_STRUCT_OPS(global_vtime_init_task, struct task_struct *p, struct scx_init_task_args *args)

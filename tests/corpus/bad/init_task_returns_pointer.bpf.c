@@ -1,4 +1,4 @@
-/* expect: stage=load rules=load/* or stage=build rules=build/rejected class=memory-safety */
+/* expect: stage=load rules=load/* or stage=build rules=build/rejected or stage=liveness rules=liveness/attach,liveness/runtime-error,liveness/scx-error class=memory-safety */
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * ops.init_task hands out an address as its result.
