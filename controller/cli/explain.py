@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Callable
 from textwrap import indent
 
 from controller.cli.command import Parser, UsageError, Verb
@@ -23,11 +24,9 @@ def _explain(args: Namespace, context: Context) -> int:
     if len(args.what) > 1:
         raise UsageError("We accept only this format: explain RESOURCE")
     what = args.what[0]
-    if what == "lint" or what.startswith("lint/"):
-        context.out(_lint(what.removeprefix("lint").lstrip("/")))
-        return 0
-    if what == "liveness" or what.startswith("liveness/"):
-        context.out(_liveness(what.removeprefix("liveness").lstrip("/")))
+    prefix, _, rest = what.partition("/")
+    if prefix in PREFIXES:
+        context.out(PREFIXES[prefix](rest))
         return 0
     from controller.api.explain import explain
 
@@ -47,7 +46,10 @@ def _lint(rule: str) -> str:
         raise InputError(
             f'there is no lint rule "lint/{rule}"{near}', remedy="" if near else "see: schedctl explain lint"
         )
-    sections = [("DESCRIPTION", found.sentence), ("FIX", found.fix), ("BAD", found.bad), ("GOOD", found.good)]
+    sections = [
+        ("DESCRIPTION", found.what), ("WHY", found.why), ("FOUND BY", found.check.__doc__ or ""), ("FIX", found.fix),
+        ("BAD", found.bad), ("GOOD", found.good),
+    ]  # fmt: skip
     text = f"RULE:      {found.id}\nSEVERITY:  {found.severity}\n"
     return text + "".join(f"\n{title}:\n{indent(body.rstrip(), '    ')}\n" for title, body in sections)
 
@@ -70,6 +72,9 @@ def _liveness(name: str) -> str:
         f"\n{title}:\n{indent(body, '    ')}\n" for title, body in sections
     )
 
+
+PREFIXES: dict[str, Callable[[str], str]] = {"lint": _lint, "liveness": _liveness}
+"""`explain PREFIX/NAME`, or `explain PREFIX` for all of them: what each prefix says of a name, "" for all."""
 
 EXPLAIN = Verb(
     run=_explain,

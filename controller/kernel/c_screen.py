@@ -37,12 +37,14 @@ _FORBIDDEN_WORDS = {
     "__include_level__": "it tells about the include path",
     "_Pragma": "it is a pragma that hides in a macro",
     "__pragma": "it is a pragma that hides in a macro",
+    "opencl_unroll_hint": "it unrolls loops without bound",
     "__DATE__": "the object would differ each time",
     "__TIME__": "the object would differ each time",
     "__TIMESTAMP__": "the object would differ each time",
 }
 _WORD = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]*")
-_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
+# The second half turns the order of reading round, so that a person sees other code than the compiler.
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]|[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _SPLICE = re.compile(r"\\[ \t\v\f]*\r?\n")
 _TOKEN = re.compile(
     r"""(?P<block>/\*.*?\*/) | (?P<line>//[^\n]*) | (?P<raw>(?:u8|[uUL])?R"[^"\n]{0,16}\() |

@@ -141,6 +141,7 @@ def _read(image: bytes, report: AuditReport) -> None:
         report.object_to("no-btf", "the object has no BTF, without which it cannot be judged", "compile it with -g")
         return
     types = btf.parse(contents[".BTF"])
+    btf.check_ext(contents.get(".BTF.ext", b""))
     _licence(contents, report)
     _ops(contents, types, report)
     _maps(object_, types, report)
@@ -269,6 +270,8 @@ def _externs(object_: elf.Elf, types: btf.Btf, report: AuditReport) -> None:
     kconfig = {t.name for t in types.section(".kconfig")}
     kfuncs, needed = set(), set()
     for symbol in object_.symbols():
+        if symbol.type > elf.STT_FILE:  # thread-local, common, chosen at run time
+            report.object_to("symbol", f"the symbol {symbol.name!r:.80} is of a type that no scheduler needs")
         if not symbol.undefined:
             continue
         name = symbol.name

@@ -106,6 +106,20 @@ def parse(data: bytes) -> Btf:
         raise ValueError("BTF ends in the middle") from error
 
 
+def check_ext(data: bytes) -> None:
+    """ValueError unless this is the line information of a .BTF.ext section, or nothing."""
+    if not data:
+        return
+    try:
+        magic, version, _flags, header, *parts = struct.unpack_from("<HBBIIIII", data)
+    except struct.error as error:
+        raise ValueError(".BTF.ext ends in the middle") from error
+    if magic != 0xEB9F or version != 1 or header < 24:
+        raise ValueError("its .BTF.ext is none")
+    for start, length in (parts[:2], parts[2:]):
+        _slice(data, header + start, length)
+
+
 def _slice(data: bytes, start: int, length: int) -> bytes:
     if start + length > len(data):
         raise ValueError("BTF points outside itself")

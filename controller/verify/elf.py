@@ -17,6 +17,7 @@ SHT_SYMTAB, SHT_STRTAB, SHT_RELA, SHT_NOBITS, SHT_REL = 2, 3, 4, 8, 9
 SHF_EXECINSTR, SHF_COMPRESSED = 4, 0x800
 SHN_UNDEF = 0
 STB_WEAK = 2
+STT_FILE = 4
 MAX_SECTIONS = 512
 MAX_SYMBOLS = 16384
 MAX_NAME = 512
@@ -49,6 +50,7 @@ class Symbol:
     name: str
     weak: bool
     undefined: bool
+    type: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ class Elf:
         for name_at, info, _other, index, _value, _size in _SYMBOL.iter_unpack(self.data(table)):
             name = _name(names, name_at) if name_at else ""
             if name:
-                found.append(Symbol(name, info >> 4 == STB_WEAK, index == SHN_UNDEF))
+                found.append(Symbol(name, info >> 4 == STB_WEAK, index == SHN_UNDEF, info & 15))
         if all(symbol.undefined for symbol in found):
             raise ValueError("it defines nothing")
         return tuple(found)

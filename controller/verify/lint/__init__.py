@@ -7,6 +7,7 @@ a `warn` is told and goes on to the stages that measure.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 
 from controller.api import Finding
@@ -16,6 +17,8 @@ from controller.verify.lint.unit import Unit, parse
 
 MAX_FINDINGS = 100
 MAX_SOURCE = 512 << 10
+CPU_SECONDS = 5.0
+"""After this much the text is refused: a scheduler takes a hundredth, and a text can be made to take for ever."""
 
 
 def run(source: str, headers: Mapping[str, str] | None = None, *, kernels: Sequence[str] = ()) -> tuple[Finding, ...]:
@@ -37,7 +40,10 @@ def run(source: str, headers: Mapping[str, str] | None = None, *, kernels: Seque
 
 def _apply(unit: Unit) -> tuple[Finding, ...]:
     found: dict[tuple[int, str], Finding] = {}
+    begun = time.process_time()
     for rule in rules.all():
+        if time.process_time() - begun > CPU_SECONDS:
+            raise CandidateRejected("lint", "the source is too tangled to be judged", remedy="make it simpler")
         for line, message, *milder in rule.check(unit):
             severity = milder[0] if milder else rule.severity
             finding = Finding(rule=rule.id, severity=severity, message=message[:4096], line=line, fix=rule.fix)

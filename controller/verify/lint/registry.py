@@ -31,18 +31,33 @@ class Rule:
     bad: str
     good: str
     check: Check
+    kernels: tuple[str, ...] = ()
+    """Releases that its examples are about."""
+
+    @property
+    def what(self) -> str:
+        """The sentence's first half: what is the matter."""
+        return self.sentence.partition(": ")[0] + "."
+
+    @property
+    def why(self) -> str:
+        """Its second half: what comes of it."""
+        after = self.sentence.partition(": ")[2]
+        return after[:1].upper() + after[1:]
 
 
 _RULES: dict[str, Rule] = {}
 
 
-def rule(id: str, severity: Severity, sentence: str, *, fix: str, bad: str, good: str) -> Callable[[Check], Check]:
-    """Register the decorated function as rule `lint/ID`."""
+def rule(
+    id: str, severity: Severity, sentence: str, *, fix: str, bad: str, good: str, kernels: tuple[str, ...] = ()
+) -> Callable[[Check], Check]:
+    """Register the decorated function as rule `lint/ID`. The sentence is "what is the matter: what comes of it."."""
 
     def register(check: Check) -> Check:
         name = f"lint/{id}"
         assert name not in _RULES, name
-        _RULES[name] = Rule(name, severity, sentence, fix, bad.strip() + "\n", good.strip() + "\n", check)
+        _RULES[name] = Rule(name, severity, sentence, fix, bad.strip() + "\n", good.strip() + "\n", check, kernels)
         return check
 
     return register

@@ -3,12 +3,19 @@
 
 from __future__ import annotations
 
-from controller.verify.lint import rules_queues, rules_table, rules_tasks
+from controller.verify.lint import rules_cpus, rules_custody, rules_kernels, rules_queues, rules_table, rules_tasks
 from controller.verify.lint.registry import Rule, registered
 
 __all__ = ["Rule", "all", "get"]
 
-_MODULES = (rules_queues, rules_table, rules_tasks)  # importing them registers their rules
+_MODULES = (
+    rules_cpus,
+    rules_custody,
+    rules_kernels,
+    rules_queues,
+    rules_table,
+    rules_tasks,
+)  # importing them registers their rules
 
 
 def all() -> tuple[Rule, ...]:

@@ -286,7 +286,9 @@ def no_lag_clamp(unit: Unit) -> Iterator[Found]:
     ]
     reached = [f for start in waking for f in unit.reachable(start)]
     texts = [f.text for f in reached if "vtime" in f.text]
-    computed = re.compile(r"dsq_vtime\s*=(?!=)")  # a deadline reckoned anew at each waking is not old
+    computed = re.compile(
+        r"dsq_vtime\s*=(?!=)|scx_bpf_task_set_dsq_vtime\b"
+    )  # a deadline reckoned anew at each waking is not old
     if any(
         computed.search(text)
         or _COMPARES.search(text)
