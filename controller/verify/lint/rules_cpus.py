@@ -272,7 +272,7 @@ SEC(".struct_ops.link") struct sched_ext_ops x_ops = { .enqueue = (void *)x_enqu
 """,
 )
 def counter_not_atomic(unit: Unit) -> Iterator[Found]:
-    """`++`, `--`, `+=` and `-=` of file-scope numbers in what the hot operations reach."""
+    """`++`, `--`, `+=` and `-=` of file-scope numbers in what the hot operations reach, but for `turn++ % n`."""
     numbers = re.compile(
         r"^(?:static[ \t]+)?(?:volatile[ \t]+)?(?:u|s|__u|__s)(?:8|16|32|64)[ \t]+(?:volatile[ \t]+)?(\w+)"
         r"[ \t]*(?:=[^;{}()\n]*)?;",
@@ -289,5 +289,14 @@ def counter_not_atomic(unit: Unit) -> Iterator[Found]:
             changes = node.type == "update_expression" or (
                 node.type == "assignment_expression" and sign in ("+=", "-=")
             )
-            if changes and target is not None and spell(target) in globals_:
+            if changes and target is not None and spell(target) in globals_ and not _turn(node):
                 yield node.start_point[0] + 1, f"{spell(target)} is changed by every CPU"
+
+
+def _turn(node: Node) -> bool:
+    """A number that only says whose turn it is may lose one."""
+    parent = node.parent
+    while parent is not None and parent.type == "parenthesized_expression":
+        parent = parent.parent
+    operator = parent.child_by_field_name("operator") if parent is not None else None
+    return operator is not None and spell(operator) in ("%", "&")

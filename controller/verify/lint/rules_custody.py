@@ -70,7 +70,7 @@ def pid_without_dequeue(unit: Unit) -> Iterator[Found]:
 
 @rule(
     "task-not-released",
-    "error",
+    "warn",
     "A reference to a task is taken and never given back: the BPF verifier refuses the program.",
     fix="call bpf_task_release(p) on every path, once the pointer is known not to be NULL",
     bad="""
@@ -177,9 +177,10 @@ void BPF_STRUCT_OPS(x_dispatch, s32 cpu, struct task_struct *prev)
 """,
 )
 def iterator_ended(unit: Unit) -> Iterator[Found]:
-    """Moves by BPF_FOR_EACH_ITER that no loop encloses."""
-    for _function, call in unit.own_calls():
-        if "BPF_FOR_EACH_ITER" in call.argument(0) and not _inside(call.node, _LOOPS):
+    """Moves by BPF_FOR_EACH_ITER that no loop encloses; a loop macro of somebody else's is not known for one."""
+    for function, call in unit.own_calls():
+        macros = any("FOR_EACH" in word and word != "BPF_FOR_EACH_ITER" for word in function.words)
+        if "BPF_FOR_EACH_ITER" in call.argument(0) and not macros and not _inside(call.node, _LOOPS):
             yield call.line, f"{call.name} is called outside the loop of its iterator"
 
 

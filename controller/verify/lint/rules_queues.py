@@ -195,13 +195,19 @@ def _unmatched(unit: Unit, others: list[str], says: str) -> Iterator[Found]:
     if None in numbers and not all(_NAME.fullmatch(text) for text in others if _plain(unit, text) is None):
         return  # an id that depends on something may be any
     seen = set()
-    for _function, call, dsq in _dsq_inserts(unit):
+    for function, call, dsq in _dsq_inserts(unit):
+        if dsq.isidentifier() and (dsq in function.parameters or _may_be_builtin(function, dsq)):
+            continue
         number = _plain(unit, dsq)
         constant = number is not None or _NAME.fullmatch(dsq) is not None
         known = number in numbers if number is not None else dsq in others
         if (constant or not others) and not known and dsq not in seen:
             seen.add(dsq)
             yield call.line, f"DSQ {dsq} {says}"
+
+
+def _may_be_builtin(function: Function, variable: str) -> bool:
+    return re.search(rf"\b{variable}\s*=[^=;]{{0,200}}\bSCX_DSQ_", function.text) is not None
 
 
 @rule(

@@ -5,10 +5,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from controller.verify.lint import paths
 from controller.verify.lint.registry import Found, rule
-from controller.verify.lint.unit import SLEEPABLE_OPS, Unit
+from controller.verify.lint.unit import SLEEPABLE_OPS, Unit, text_of
+
+if TYPE_CHECKING:
+    from tree_sitter import Node
 
 MAX_TIMEOUT_MS = 30000
 _SLEEPABLE_KFUNCS = ("scx_bpf_create_dsq",)
@@ -109,7 +113,22 @@ def slice_inf_no_timer(unit: Unit) -> Iterator[Found]:
         return
     for _function, call in unit.own_calls():
         if call.name.split("___")[0] in paths.INSERTS and "SCX_SLICE_INF" in call.argument(2):
-            yield call.line, f"{call.argument(0)} may keep its CPU for ever"
+            message = f"{call.argument(0)} may keep its CPU for ever"
+            if _only_for_few(call.node):
+                yield call.line, message, "warn"
+            else:
+                yield call.line, message
+
+
+def _only_for_few(node: Node) -> bool:
+    """Under a test for kernel threads or pinned tasks, which do not run for long."""
+    parent = node.parent
+    while parent is not None:
+        condition = parent.child_by_field_name("condition") if parent.type == "if_statement" else None
+        if condition is not None and re.search(r"KTHREAD|kthread|nr_cpus_allowed", text_of(condition)):
+            return True
+        parent = parent.parent
+    return False
 
 
 @rule(

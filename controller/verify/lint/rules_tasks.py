@@ -58,19 +58,31 @@ SEC(".struct_ops.link") struct sched_ext_ops x_ops = { .enqueue = (void *)x_enqu
 """,
 )
 def lost_task(unit: Unit) -> Iterator[Found]:
-    """Each line at which a path of ops.enqueue ends with the task in nobody's charge; `warn` after a null pointer."""
+    """Each line at which a path of ops.enqueue ends with the task in nobody's charge; `warn` after a null pointer, and
+    where ops.dispatch finds tasks by itself.
+    """
     enqueue = unit.operation("enqueue")
     if enqueue is None or not enqueue.own:
         return
     ends = paths.outcomes(unit, enqueue)
     lost = [end for end in ends if not end.state.inserts and not end.state.kept]
-    certain = {end.line for end in lost if not end.state.excused}
+    certain = set() if _serves_others(unit) else {end.line for end in lost if not end.state.excused}
     for line in sorted({end.line for end in lost}):
         message = f"{enqueue.name} can end here without having put the task anywhere"
         if line in certain:
             yield line, message
+        elif _serves_others(unit):
+            yield line, f"{message}, unless ops.dispatch knows of it", "warn"
         else:
             yield line, f"{message}, if a lookup finds nothing", "warn"
+
+
+def _serves_others(unit: Unit) -> bool:
+    """Does ops.dispatch find tasks by itself and insert them? Then what enqueue leaves alone need not be lost."""
+    dispatch = unit.operation("dispatch")
+    calls = [call for f in unit.reachable(dispatch) for call in f.calls] if dispatch is not None else []
+    finds = any(call.name in ("bpf_task_from_pid", "bpf_task_from_vpid", "bpf_kptr_xchg") for call in calls)
+    return finds and any(call.name.split("___")[0] in paths.INSERTS for call in calls)
 
 
 @rule(
