@@ -17,7 +17,7 @@ import time
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from controller.cli.command import Parser, UsageError, Verb
 from controller.cli.context import Context
@@ -28,7 +28,7 @@ from controller.errors import CouldNotTell, InputError, Interrupted
 if TYPE_CHECKING:
     from controller.api import Passport, StageResult
     from controller.kernel.images import KernelImage
-    from controller.verify import Candidate, Examination
+    from controller.verify import Candidate, Examination, TrialSpec
 
 _ON_A_KERNEL = {"load", "liveness", "trial"}
 _EVIDENCE_LINES = 20
@@ -49,6 +49,10 @@ def _arguments(parser: Parser) -> None:
         help="the guest's CPUs, as 4 or as packages x cores x threads (2x2x2); default: 2",
     )
     parser.add_argument("--stages", metavar="A,B", default="", help="only these; default: all")
+    parser.add_argument("--trial", metavar="WORKLOAD", default="", help="compare with the kernel's own scheduler on it")
+    parser.add_argument("--mde", metavar="5%", default="", help="smallest effect that the trial must see; default 5%%")
+    parser.add_argument("--incumbent", metavar="OBJ", default="", help="a .bpf.o that the trial compares with as well")
+    parser.add_argument("--twin", metavar="FILE", default="", help="rt-app document for --trial twin")
     parser.add_argument("--passport", metavar="FILE", help="write the signed passport to FILE")
     parser.output("table", "json", "yaml")
 
@@ -100,9 +104,17 @@ def _examine(args: Namespace, context: Context) -> int:
     # What a proposal's findings point into is its C, as `schedctl render` prints it.
     name = args.file or "scheduler.bpf.c"
     candidate = _candidate(args, context)
+    stages = (*stages, "trial") if args.trial and "trial" not in stages else stages
     kernels = _kernels(args.kernel, stages)
     shapes = tuple(VmShape.parse(each) for each in args.topology)
-    examination = verify.examine(candidate, kernels=kernels, shapes=shapes, stages=stages, reporter=context.reporter)
+    examination = verify.examine(
+        candidate,
+        kernels=kernels,
+        shapes=shapes,
+        stages=stages,
+        trial=_trial(args, candidate),
+        reporter=context.reporter,
+    )
     passport = examination.passport
     if args.passport and passport.object_digest is None:
         context.warn("Warning: no passport was written: it speaks of an object, and none was built")
@@ -148,6 +160,49 @@ def _kernels(names: list[str], stages: tuple[str, ...]) -> tuple[KernelImage, ..
             if image.has_sched_ext or name == "newest":
                 return (image,)
     return ()
+
+
+def _trial(args: Namespace, candidate: Candidate) -> TrialSpec | None:
+    """What --trial asks for; for a proposal `--stages trial` is enough, its classes say the rest."""
+    import dataclasses
+
+    from controller.api import policy
+    from controller.api.base import parse_percent
+    from controller.verify.trial import TrialSpec, spec_for
+
+    asked = bool(args.trial) or "trial" in args.stages.split(",")
+    if not asked:
+        if args.mde or args.incumbent or args.twin:
+            raise UsageError("--mde, --incumbent and --twin go with --trial WORKLOAD")
+        return None
+    try:
+        found: dict[str, Any] = {"mde": parse_percent(args.mde)} if args.mde else {}
+    except ValueError as error:
+        raise InputError(f"--mde {error}") from None
+    found |= {"incumbent": _bytes(args.incumbent)} if args.incumbent else {}
+    found |= {"twin": _bytes(args.twin).decode(errors="replace")} if args.twin else {}
+    if candidate.proposal is not None:
+        made = spec_for(candidate.proposal, policy.VerificationSpec())
+        if args.trial and args.trial != made.workload:
+            found |= _workload(args.trial)
+        return dataclasses.replace(made, **found)
+    return TrialSpec(**(_workload(args.trial) | found)) if args.trial else None
+
+
+def _workload(name: str) -> dict[str, Any]:
+    from controller.verify.trial import spec
+
+    if name not in spec.OBJECTIVES:
+        raise InputError(f'unknown workload "{name}"', remedy=f"one of {', '.join(spec.OBJECTIVES)}")
+    metric = spec.OBJECTIVES[name]
+    return {"workload": name, "metric": metric, "guardrails": spec.default_guardrails(name, metric)}
+
+
+def _bytes(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f'reading "{path}": {error.strerror}') from None
 
 
 def _candidate(args: Namespace, context: Context) -> Candidate:

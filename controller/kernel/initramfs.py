@@ -74,21 +74,21 @@ main("{PORT_NAME}")
 
 def build() -> Path:
     """The image's path, made now unless the cache has it. Raises ToolMissing for what it is made of."""
-    load_generator = build_load_generator()
-    return _build(_digest(load_generator), load_generator)
+    load_generator, trial_workloads = build_load_generator(), build_load_generator("schedtrial")
+    return _build(_digest(load_generator, trial_workloads), load_generator, trial_workloads)
 
 
-def build_load_generator() -> Path:
-    """`schedload` (bpf/guest/schedload.c), compiled once per source and compiler. Raises ToolMissing."""
-    source = data_dir("bpf") / "guest" / "schedload.c"
+def build_load_generator(name: str = "schedload") -> Path:
+    """A program of bpf/guest (`schedload`, `schedtrial`), compiled once per source and compiler. Raises ToolMissing."""
+    source = data_dir("bpf") / "guest" / f"{name}.c"
     compiler = next(filter(None, map(shutil.which, _COMPILERS)), None)
     if compiler is None:
         raise ToolMissing(f"cannot build {source.name}: no C compiler ({', '.join(_COMPILERS)})", remedy=_REMEDY)
     key = hashlib.sha256(source.read_bytes() + _identity(Path(compiler)).encode()).hexdigest()[:16]
-    binary = cache_dir() / "guest" / f"schedload-{key}"
+    binary = cache_dir() / "guest" / f"{name}-{key}"
     if not binary.exists():
         with leftovers.folder(binary.parent, ".compiling-") as scratch:
-            made = scratch / "schedload"
+            made = scratch / name
             _compile(compiler, source, made)
             made.replace(binary)
     return binary
@@ -104,13 +104,13 @@ def _compile(compiler: str, source: Path, target: Path) -> None:
             raise ToolMissing(f"cannot compile {source} with {compiler}: {done.stderr.strip()}", remedy=_REMEDY)
 
 
-def _build(digest: str, load_generator: Path) -> Path:
+def _build(digest: str, *programs: Path) -> Path:
     image = cache_dir() / "guest" / f"{digest}.cpio"
     if image.exists():
         os.utime(image)
         return image
     tree = _Tree()
-    _add_system(tree, load_generator)
+    _add_system(tree, programs)
     _add_python(tree)
     leftovers.write(image, tree.cpio())
     keep_newest(image.parent, "*.cpio", _KEEP)
@@ -130,9 +130,9 @@ def keep_newest(folder: Path, pattern: str, keep: int) -> None:
         file.unlink(missing_ok=True)
 
 
-def _digest(load_generator: Path) -> str:
+def _digest(*programs: Path) -> str:
     """Over everything the image is made of: our files by content, the machine's by path, size and time."""
-    inputs = [_python(), _busybox(), libbpf.library_path(), load_generator, *_tools()]
+    inputs = [_python(), _busybox(), libbpf.library_path(), *programs, *_tools()]
     parts = [str(_FORMAT), sys.version, _INIT, _START, *map(_identity, inputs)]
     parts += [f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in _agent_files()]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
@@ -169,7 +169,7 @@ def _tools() -> list[Path]:
     return [Path(found) for found in map(shutil.which, _OPTIONAL_TOOLS) if found]
 
 
-def _add_system(tree: _Tree, load_generator: Path) -> None:
+def _add_system(tree: _Tree, programs: tuple[Path, ...]) -> None:
     for directory in ("dev", "proc", "sys", "tmp", "run", "var/tmp"):
         tree.directory(directory)
     tree.node("dev/console", 5, 1)
@@ -177,7 +177,8 @@ def _add_system(tree: _Tree, load_generator: Path) -> None:
     tree.program("bin/busybox", _busybox())
     for applet in _APPLETS:
         tree.link(f"bin/{applet}", "busybox")
-    tree.program("bin/schedload", load_generator)
+    for program in programs:
+        tree.program(f"bin/{program.name.rpartition('-')[0]}", program)
     tree.library(libbpf.SONAME, libbpf.library_path())
     for tool in _tools():
         tree.program(f"bin/{tool.name}", tool)

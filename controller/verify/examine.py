@@ -55,6 +55,7 @@ from controller.verify.candidate import Candidate
 from controller.verify.liveness import Bench, LivenessRejected, liveness
 from controller.verify.load import figures, load
 from controller.verify.stages import Ended, Outcome, Record, said_of
+from controller.verify.trial import TrialSpec
 
 MAX_AGE_NS = 30 * 86_400 * 10**9
 ATTEMPTS = 3
@@ -67,6 +68,7 @@ _NEEDS = {
     "audit": ("schema", "render", "build"),
     "load": ("schema", "render", "build", "audit"),
     "liveness": ("schema", "render", "build", "audit", "load"),
+    "trial": ("schema", "render", "build", "audit", "load"),
 }
 _NO_TRIAL = "no trial of benefit was asked for"
 
@@ -98,6 +100,7 @@ class _Run:
     image: bytes | None = None
     ops_name: str = ""
     attachments: dict[str, bytes] = field(default_factory=dict)
+    trial: TrialSpec | None = None
 
 
 _Body = Callable[[_Run, Outcome], None]
@@ -111,10 +114,13 @@ def examine(
     stages: Sequence[str] | None = None,
     max_age_ns: int = MAX_AGE_NS,
     workload: Fingerprint | None = None,
+    trial: TrialSpec | None = None,
     reporter: Reporter | None = None,
 ) -> Examination:
     """Take the candidate through `stages` (default: all), those of a kernel on each of `kernels` and each of `shapes`
     (default: 2 CPUs); the passport has the verdict.
+
+    The stage `trial` runs when `trial` says what it is to show; its samples are an attachment for each kernel.
 
     Never raises for what is wrong with the candidate or the machine: both are in the passport, as `rejected` and
     `error`; so is a signal that the caller turns into `Interrupted`. InputError only for a stage name that is none.
@@ -124,10 +130,12 @@ def examine(
     if unknown:
         raise InputError(f'unknown stage "{unknown[0]}"', remedy=f"the stages are {', '.join(STAGES)}")
     asked = frozenset(stages if stages is not None else STAGES)
+    asked -= {"trial"} if trial is None else set()
     wanted = asked.union(*(_NEEDS.get(stage, ()) for stage in asked))
     said = reporter or Silent()
     sizes = tuple(dict.fromkeys(shapes)) or (VmShape(),)
-    run = _Run(candidate, wanted, sizes, sizes[0], said, Record(said), tuple(kernels), tools={"schedctl": __version__})
+    tools = {"schedctl": __version__}
+    run = _Run(candidate, wanted, sizes, sizes[0], said, Record(said), tuple(kernels), tools=tools, trial=trial)
     run.source, run.image = candidate.source, candidate.image
     try:
         _static_stages(run)
@@ -230,7 +238,7 @@ def _audit(run: _Run, outcome: Outcome) -> None:
 
 
 def _kernel_stages(run: _Run, kernels: Sequence[KernelImage]) -> None:
-    if not {"load", "liveness"} & run.wanted:
+    if not {"load", "liveness", "trial"} & run.wanted:
         return
     if not kernels:
         run.static.run("load", "which kernel", _no_kernel)
@@ -290,6 +298,9 @@ def _attempt(run: _Run, kernel: KernelImage, record: Record, column: list[Kernel
         bench = record.run("load", "does its BPF verifier accept it", lambda o: _load(run, kernel, guests, column, o))
         if "liveness" in run.wanted:
             record.run("liveness", "does everything keep running", lambda o: _liveness(run, bench, o, hung))
+        if run.trial is not None and "trial" in run.wanted:
+            spec = run.trial
+            record.run("trial", "is it better, and no worse for the rest", lambda o: _trial(run, bench.guest, spec, o))
     finally:
         for guest in guests:
             _keep_words(run, guest)
@@ -350,6 +361,17 @@ def _liveness(run: _Run, bench: Bench, outcome: Outcome, hung: int) -> None:
     outcome.summary = f"{len(report.seconds)} scenarios, {len(report.warnings)} warnings{left_out}"
 
 
+def _trial(run: _Run, guest: Guest, spec: TrialSpec, outcome: Outcome) -> None:
+    from controller.verify.trial.runner import settle, try_candidate  # with numpy, which nothing else here needs
+
+    trial = try_candidate(guest, spec, [run.image or b""], run.reporter)
+    run.attachments[f"trial-{guest.facts.release}{_size(run, '-')}.json"] = trial.document
+    settle(trial.result)
+    outcome.figures = trial.result.figures()
+    outcome.findings = trial.result.warnings()
+    outcome.summary = trial.result.summary()
+
+
 def _without_sched_ext(release: str) -> ToolMissing:
     return ToolMissing(
         f"kernel {release} is built without sched_ext (CONFIG_SCHED_CLASS_EXT)", remedy="schedctl kernel pull newest"
@@ -383,7 +405,7 @@ def _note_what_did_not_run(run: _Run) -> None:
         record = Record(run.reporter, results=list(column.stages))
         for stage in STAGES[5:]:  # those of a kernel
             if not any(result.stage == stage for result in record.results):
-                record.not_run(stage, _NO_TRIAL if stage == "trial" else _why_not(run, stage))
+                record.not_run(stage, _NO_TRIAL if stage == "trial" and run.trial is None else _why_not(run, stage))
         run.columns[index] = column.model_copy(update={"stages": tuple(record.results)})
 
 

@@ -20,6 +20,7 @@ from controller.kernel.c_screen import BuildRejected
 from controller.verify.audit import AuditRejected
 from controller.verify.liveness import LivenessRejected
 from controller.verify.load import LoadRejected
+from controller.verify.trial import TrialInconclusive, TrialRejected
 
 T = TypeVar("T")
 _SUMMARY = 4096
@@ -132,6 +133,10 @@ def _told(error: SchedctlError) -> tuple[tuple[Finding, ...], dict[str, Any], st
         return (error.finding,), dict(error.figures), error.evidence
     if isinstance(error, LivenessRejected):
         return (error.finding, *error.warnings), dict(error.figures), error.evidence
+    if isinstance(error, TrialRejected):
+        return (error.finding,), dict(error.figures), error.evidence
+    if isinstance(error, TrialInconclusive):
+        return (), dict(error.figures), ""
     if isinstance(error, CandidateRejected):
         return (), {}, error.evidence
     return (), {}, error.console if isinstance(error, GuestError) else ""

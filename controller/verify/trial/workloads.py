@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The workloads: what one run is in the guest, and what its samples mean.
+
+A run is a fixed amount of work (`schedtrial` counts in units of arithmetic, sized once a trial by what this guest does
+in a second), so that a scheduler can only change how long it takes and who waits. What the guest tells of a run is kept
+as it is, whole numbers by name; `value` makes of it a metric of the API, in the API's units: nanoseconds, work a
+second, and the part of the node's CPU time.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import random
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from controller.api import Metric
+from controller.errors import GuestError, InputError
+from controller.kernel.guest_protocol import CommandResult
+from controller.kernel.microvm import Guest
+from controller.verify.trial.spec import PERCENTILES, TrialSpec
+
+Sample = dict[str, int]
+RUN_TIMEOUT_S = 60.0
+_RUN_S = 0.7
+_LONG = (5, 9)
+_TWIN_DIR = "/tmp/twin"  # noqa: S108 - a path in the guest, which has one user
+_LOWER = {Metric.MAKESPAN.value, Metric.WAKEUP_LATENCY.value}
+
+
+class RunStuck(Exception):
+    """A run did not end in the time it was allowed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How fast the guest is: work units a second of one CPU, those of a small periodic task's turn, and its CPUs."""
+
+    units_per_s: int
+    watch_units: int
+    cpus: int
+
+
+def calibrate(guest: Guest) -> Sizes:
+    """Measured under the kernel's own scheduler, once a trial."""
+    found = _json(guest.run(["schedtrial", "calibrate"], timeout_s=RUN_TIMEOUT_S), "calibrate")
+    return Sizes(_whole(found, "units_per_s"), _whole(found, "watch_units"), guest.facts.cpus)
+
+
+def run(
+    guest: Guest, spec: TrialSpec, sizes: Sizes, work_seed: int, name_seed: int, timeout_s: float = RUN_TIMEOUT_S
+) -> Sample:
+    """One run under whatever schedules the guest now. RunStuck when it does not end; GuestError for nonsense."""
+    if spec.workload == "twin":
+        return _twin(guest, spec, timeout_s)
+    options = ["--seed", str(name_seed), "--comm", spec.comm, "--others", spec.others_comm]
+    options += ["--watch", str(sizes.watch_units)]
+    options += ["--uid", str(spec.uid)] if spec.uid is not None else []
+    options += ["--cgroup", CGROUP] if spec.cgroup_class is not None else []
+    arguments = _ARGUMENTS[spec.workload](spec, sizes, random.Random(work_seed))  # noqa: S311
+    done = guest.run(["schedtrial", *options, *map(str, arguments)], timeout_s=timeout_s)
+    return _flat(_json(done, spec.workload))
+
+
+CGROUP = "/sys/fs/cgroup/trial"
+
+
+def value(metric: str, sample: dict[str, Any]) -> float:
+    """A metric (`class.makespan`, `others.wakeupLatency.p99`) of one run. KeyError when the run has no such figure."""
+    group, name, *rest = metric.split(".")
+    elapsed = sample["elapsed_ns"]
+    if name == Metric.WAKEUP_LATENCY.value:
+        return float(max(1, sample[f"{group}.late_{rest[0]}_ns"]))  # the clock's own step: there is no ln 0
+    if name == Metric.THROUGHPUT.value:
+        return float(sample[f"{group}.units"] * 1e9 / elapsed)
+    if name == Metric.CPU_SHARE.value:
+        return float(sample[f"{group}.cpu_ns"] / (elapsed * sample["cpus"]))
+    if name == Metric.MAKESPAN.value:
+        return float(elapsed)
+    raise KeyError(metric)
+
+
+def better(metric: str) -> int:
+    """+1 for a metric of which more is better, -1 where less is."""
+    return -1 if metric.split(".")[1] in _LOWER else 1
+
+
+# ---- the arguments of each ----
+
+
+def _units(sizes: Sizes, seconds: float) -> int:
+    return max(2, round(sizes.units_per_s * seconds))
+
+
+def _longtail(_spec: TrialSpec, sizes: Sizes, chance: random.Random) -> list[object]:
+    jobs = 5 * sizes.cpus
+    each = _RUN_S * sizes.cpus / (jobs - 1 + sum(_LONG) / 2)
+    return ["longtail", jobs, chance.randint(*_LONG), _units(sizes, each)]
+
+
+def _mixed(spec: TrialSpec, sizes: Sizes, _chance: random.Random) -> list[object]:
+    period_us, who = 3000, "wakers" if spec.metric is Metric.WAKEUP_LATENCY else "hogs"
+    wakeups = round(_RUN_S * 1e6 / period_us)
+    return ["mixed", who, 2 * sizes.cpus, period_us, wakeups, _units(sizes, 1e-4), 2 * sizes.cpus]
+
+
+def _messaging(_spec: TrialSpec, sizes: Sizes, _chance: random.Random) -> list[object]:
+    return ["messaging", sizes.cpus, 8, 100]
+
+
+def _pipeline(_spec: TrialSpec, sizes: Sizes, _chance: random.Random) -> list[object]:
+    lines, stages, items = sizes.cpus + 1, 4, 150
+    return ["pipeline", lines, stages, items, _units(sizes, _RUN_S * sizes.cpus / (lines * stages * items))]
+
+
+def _build(_spec: TrialSpec, sizes: Sizes, _chance: random.Random) -> list[object]:
+    jobs = 12 * sizes.cpus
+    return ["build", 2 * sizes.cpus, jobs, _units(sizes, 0.7 * _RUN_S * sizes.cpus / (1.25 * jobs))]
+
+
+_ARGUMENTS: dict[str, Callable[[TrialSpec, Sizes, random.Random], list[object]]] = {
+    "longtail": _longtail,
+    "mixed": _mixed,
+    "messaging": _messaging,
+    "pipeline": _pipeline,
+    "kernelbuild-like": _build,
+}
+
+
+# ---- twin: rt-app ----
+
+
+def twin_document(text: str) -> str:
+    """An rt-app document as the guest gets it: its logs where we read them. InputError for what is no such document."""
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"the rt-app document is no JSON: {error}", remedy="leave out comments") from error
+    if not isinstance(document, dict) or not isinstance(document.get("tasks"), dict) or not document["tasks"]:
+        raise InputError("the rt-app document has no tasks", remedy="see rt-app's tutorial")
+    everything = document.get("global", {})
+    if not isinstance(everything, dict):
+        raise InputError("`global` of the rt-app document is no object")
+    ours = {"logdir": _TWIN_DIR, "log_basename": "twin", "gnuplot": False}
+    return json.dumps({**document, "global": {**everything, **ours}})
+
+
+def _twin(guest: Guest, spec: TrialSpec, timeout_s: float) -> Sample:
+    guest.run(["sh", "-c", f"busybox rm -rf {_TWIN_DIR}; mkdir {_TWIN_DIR}"], timeout_s=RUN_TIMEOUT_S)
+    guest.write_file(f"{_TWIN_DIR}/app.json", twin_document(spec.twin))
+    done = guest.run(["rt-app", f"{_TWIN_DIR}/app.json"], timeout_s=timeout_s)
+    if done.timed_out:
+        raise RunStuck("rt-app did not end")
+    if done.rc != 0:
+        raise GuestError(f"rt-app failed in the guest ({done.rc}): {(done.stderr or done.stdout).strip()[-300:]}")
+    script = f'for f in {_TWIN_DIR}/*.log; do echo "file $f"; cat $f; done'
+    logs = guest.run(["sh", "-c", script], timeout_s=RUN_TIMEOUT_S)
+    return twin_sample(logs.stdout, spec.comm, guest.facts.cpus)
+
+
+def twin_sample(logs: str, comm: str, cpus: int) -> Sample:
+    """rt-app's logs → a sample: turns done and wakeup latencies of the threads called `comm`, and of the others.
+
+    Each log begins with a `file` line and a `#` line that names its columns; times are in microseconds.
+    """
+    late: dict[str, list[int]] = {"class": [], "others": []}
+    turns = dict.fromkeys(late, 0)
+    used = dict.fromkeys(late, 0)
+    begin, end, group, columns = 1 << 62, 0, "class", list[str]()
+    for line in logs.splitlines():
+        words = line.split()
+        if line.startswith("file "):
+            name = re.sub(r"(^.*/twin-|-\d+\.log$)", "", words[1])
+            group = "class" if fnmatch.fnmatchcase(name, comm) else "others"
+        elif line.startswith("#"):
+            columns = [word.lstrip("#") for word in words if word != "#"]
+        elif columns and len(words) == len(columns) and words[0].isdigit():
+            row = dict(zip(columns, map(int, words), strict=True))
+            begin, end = min(begin, row["start"]), max(end, row["end"])
+            turns[group] += 1
+            used[group] += row["run"]
+            late[group].append(max(0, row["wu_lat"]))
+    if not turns["class"]:
+        raise GuestError(f"rt-app logged no turns of a thread called {comm}", remedy="name its task so")
+    sample: Sample = {"elapsed_ns": (end - begin) * 1000, "cpus": cpus}
+    for name, waits in late.items():
+        sample |= {f"{name}.units": turns[name], f"{name}.cpu_ns": used[name] * 1000}
+        waits.sort()
+        if waits:
+            sample |= {f"{name}.late_p{p}_ns": 1000 * waits[(len(waits) - 1) * p // 100] for p in PERCENTILES}
+    return sample
+
+
+# ---- what the guest printed ----
+
+
+def _json(done: CommandResult, what: str) -> dict[str, Any]:
+    if done.timed_out:
+        raise RunStuck(f"{what} did not end")
+    if done.rc != 0:
+        raise GuestError(f"{what} failed in the guest ({done.rc}): {done.stderr.strip()[:300]}", remedy="make setup")
+    try:
+        document = json.loads(done.stdout.strip().splitlines()[-1])
+    except (ValueError, IndexError, RecursionError) as error:
+        raise GuestError(f"{what} printed no result in the guest") from error
+    if not isinstance(document, dict):
+        raise GuestError(f"{what} printed no result in the guest")
+    return document
+
+
+def _whole(document: dict[str, Any], name: str) -> int:
+    found = document.get(name)
+    if isinstance(found, bool) or not isinstance(found, int) or found < 0:
+        raise GuestError(f"a workload in the guest gave no whole number {name}")
+    return found
+
+
+def _flat(document: dict[str, Any]) -> Sample:
+    """{"elapsed_ns": 5, "class": {"units": 2}} → {"elapsed_ns": 5, "class.units": 2}; only whole numbers are taken."""
+    sample: Sample = {}
+    for name, found in document.items():
+        if isinstance(found, dict):
+            sample |= {f"{name}.{inner}": _whole(found, inner) for inner in found}
+        elif name != "workload":
+            sample[name] = _whole(document, name)
+    if not sample.get("elapsed_ns") or not sample.get("cpus"):
+        raise GuestError("a workload in the guest took no time")
+    return sample

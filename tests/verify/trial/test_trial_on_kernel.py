@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A trial in a real guest, with a small budget: its structure, and a scheduler that spoils what is measured.
+
+No figure is asserted that a busy machine could turn: of equal arms only that the whole can be recomputed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from controller.api import Metric
+from controller.errors import ToolMissing
+from controller.kernel import clang
+from controller.kernel.microvm import Guest, boot
+from controller.paths import data_dir
+from controller.verify.trial import TrialRejected, TrialSpec, recompute, runner, workloads
+from controller.verify.trial.arms import GuestArms
+from controller.verify.trial.runner import Where, conduct, settle
+from controller.verify.trial.spec import OBJECTIVES
+from tests.conftest import missing
+from tests.kernel.conftest import kernel_image
+from tests.verify import sources
+
+pytestmark = pytest.mark.kernel
+
+# Everything through one queue, and a wakeup's slice so long that whoever wakes waits for each hog in turn.
+SLOW = sources.GOOD.replace("SCX_SLICE_DFL", "40000000ULL")
+TWIN = {
+    "global": {"duration": 1, "calibration": 100, "default_policy": "SCHED_OTHER"},
+    "tasks": {
+        "work": {"instance": 2, "loop": 20, "run": 1000, "timer": {"ref": "unique", "period": 8000}},
+        "rest": {"loop": 20, "run": 2000},
+    },
+}
+
+
+def build(source: str) -> bytes:
+    try:
+        return clang.compile_bpf(source, data_dir("bpf") / "include").object
+    except ToolMissing as error:
+        missing(str(error))
+
+
+@pytest.fixture(scope="module")
+def guest() -> Iterator[Guest]:
+    with boot(kernel_image("newest")) as booted:
+        yield booted
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch):
+    monkeypatch.setattr(workloads, "_RUN_S", 0.15)
+    monkeypatch.setattr(runner, "AA_BLOCKS", 6)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_every_workload_gives_figures_for_the_class_and_for_the_others(guest, name):
+    spec = TrialSpec(name, OBJECTIVES[name], comm="work*", twin=json.dumps(TWIN) if name == "twin" else "")
+    sizes = workloads.calibrate(guest)
+    sample = workloads.run(guest, spec, sizes, 1, 2)
+    assert workloads.value(spec.objective, sample) > 0
+    assert sample["class.units"] > 0
+    assert sample["others.units"] > 0
+
+
+def test_the_kernels_own_scheduler_against_itself(guest):
+    """The candidate's arm is the baseline as well: whatever the verdict, it is in the document."""
+
+    class Alike:
+        def __init__(self) -> None:
+            self._arms = GuestArms(guest, spec, {})
+            self.sizes = self._arms.sizes
+
+        def sample(self, _arm: str, work_seed: int, name_seed: int) -> dict[str, int]:
+            return self._arms.sample("baseline", work_seed, name_seed)
+
+    spec = TrialSpec("longtail", Metric.MAKESPAN, mde=0.5, budget_s=40)
+    done = conduct(spec, Alike(), Where(guest.facts.release, guest.facts.btf_digest, guest.facts.topology_class))
+    document = json.loads(done.document)
+    assert len(document["phases"]["aa"]) == 6
+    assert len(document["phases"].get("trial", [])) == document["plan"]["blocks"]
+    assert recompute(done.document) == done.result
+    assert done.result.noise > 0
+
+
+def test_a_scheduler_that_lets_wakers_wait_is_worse(guest):
+    spec = TrialSpec("mixed", Metric.WAKEUP_LATENCY, percentile=50, mde=1.0, budget_s=60)
+    done = runner.try_candidate(guest, spec, [build(SLOW)])
+    assert done.result.verdict == "worse", done.result.summary()
+    with pytest.raises(TrialRejected):
+        settle(done.result)
+    assert guest.status().state == "disabled"
+
+
+def test_a_scheduler_that_is_thrown_out_is_rejected(guest):
+    loses = next(iter(sources.MISBEHAVES.values()))
+    spec = TrialSpec("longtail", Metric.MAKESPAN, mde=1.0, budget_s=40)
+    with pytest.raises(TrialRejected):
+        runner.try_candidate(guest, replace(spec, seed=2), [build(loses)])
