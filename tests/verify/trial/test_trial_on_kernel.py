@@ -28,7 +28,7 @@ from tests.verify import sources
 pytestmark = pytest.mark.kernel
 
 # Everything through one queue, and a wakeup's slice so long that whoever wakes waits for each hog in turn.
-SLOW = sources.GOOD.replace("SCX_SLICE_DFL", "40000000ULL")
+SLOW = sources.fifo("    scx_bpf_dsq_insert(p, SHARED, 25000000ULL, ctx[1]);", name="slow")
 TWIN = {
     "global": {"duration": 1, "calibration": 100, "default_policy": "SCHED_OTHER"},
     "tasks": {
@@ -97,7 +97,6 @@ def test_a_scheduler_that_lets_wakers_wait_is_worse(guest):
 
 
 def test_a_scheduler_that_is_thrown_out_is_rejected(guest):
-    loses = next(iter(sources.MISBEHAVES.values()))
     spec = TrialSpec("longtail", Metric.MAKESPAN, mde=1.0, budget_s=40)
     with pytest.raises(TrialRejected):
-        runner.try_candidate(guest, replace(spec, seed=2), [build(loses)])
+        runner.try_candidate(guest, replace(spec, seed=2), [build(sources.LOSES_TASKS)])
