@@ -80,5 +80,5 @@ def test_a_proposals_trial_follows_from_its_classes(asked, argv, workload):
 )
 def test_what_is_refused(argv, error):
     said = run("verify", "x.bpf.c", *argv)
-    assert said.code == 1
+    assert said.code == 2
     assert error in said.err
