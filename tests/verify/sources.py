@@ -35,8 +35,6 @@ struct sched_ext_ops {
     void (*stopping)(struct task_struct *p, bool runnable);
     void (*enable)(struct task_struct *p);
     bool (*yield)(struct task_struct *from, struct task_struct *to);
-    void (*cpu_acquire)(s32 cpu, void *args);
-    void (*cpu_release)(s32 cpu, void *args);
     void (*cpu_online)(s32 cpu);
     void (*cpu_offline)(s32 cpu);
     s32 (*init)(void);
@@ -226,34 +224,6 @@ SEC("struct_ops/fifo_offline") void fifo_offline(u64 *ctx) {}
         return;
     scx_bpf_dsq_insert(p, SHARED, SCX_SLICE_DFL, ctx[1]);""",
         name="full",
-    ),
-    # A CPU that a real-time task took for long is never served again.
-    "rt-hog": _with(
-        fifo(
-            """
-    if (p->nr_cpus_allowed == 1)
-        scx_bpf_dsq_insert(p, 1 + scx_bpf_task_cpu(p), SCX_SLICE_DFL, ctx[1]);
-    else
-        scx_bpf_dsq_insert(p, SHARED, SCX_SLICE_DFL, ctx[1]);""",
-            name="released",
-            top="static volatile u64 taken[64];\n",
-            init="    s32 error = scx_bpf_create_dsq(1, -1) ?: scx_bpf_create_dsq(2, -1);\n"
-            "    if (error)\n        return error;\n    taken[0] = taken[1] = 0;",
-        ),
-        """SEC("struct_ops/fifo_release") void fifo_release(u64 *ctx)
-{
-    if (!taken[ctx[0] & 63])
-        taken[ctx[0] & 63] = bpf_ktime_get_ns();
-}
-SEC("struct_ops/fifo_acquire") void fifo_acquire(u64 *ctx)
-{
-    if (bpf_ktime_get_ns() - taken[ctx[0] & 63] < 500000000)
-        taken[ctx[0] & 63] = 0;
-}
-""",
-        "    .cpu_release = (void *)fifo_release,\n    .cpu_acquire = (void *)fifo_acquire,\n",
-        "    if (!taken[ctx[0] & 63] && scx_bpf_dsq_move_to_local(1 + (s32)ctx[0]))\n        return;\n"
-        "    scx_bpf_dsq_move_to_local(SHARED);",
     ),
     # Each attach takes one of 16 places, which no exit gives back.
     "reload": fifo(
