@@ -5,15 +5,14 @@
 bench/results/trial-aa.json; it adds to what is there, so that it can be done in pieces (`--seconds`, about 4 minutes).
 Whenever there are samples, it then counts
 
-    real          whole A/A trials made of consecutive recorded runs, each run used once: calibration, blocks by its
-                  noise, comparison, just as a trial goes
+    real          short A/A trials, of consecutive recorded blocks, 8 to a trial, each block used once and in its order
     simulated     trials whose blocks are drawn from the recorded blocks with replacement; equal arms for the false
                   positives, and one arm made 10 % better, run by run, for the power
 
 and prints them as a table (stderr) and JSON (stdout). Simulated trials are simulations over recorded A/A samples: they
 know the noise of one guest on one machine, in its own distribution but not in its own order.
 
-    python bench/trial.py --record --seconds 200
+    python bench/trial.py --record --seconds 200 --run-seconds 0.7
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ import numpy as np
 
 from controller.kernel import images
 from controller.kernel.microvm import EmulatorFault, boot
-from controller.verify.trial import TrialSpec, statistics
+from controller.verify.trial import TrialSpec, statistics, workloads
 from controller.verify.trial.arms import GuestArms
 from controller.verify.trial.design import run_seeds
 from controller.verify.trial.spec import OBJECTIVES
@@ -39,7 +38,7 @@ from controller.verify.trial.workloads import better, value
 RESULTS = Path(__file__).parent / "results"
 SAMPLES = RESULTS / "trial-aa.json"
 AA = 10
-CONFIDENCE, POWER, PLANTED, CAP = 0.95, 0.8, 0.10, 60
+CONFIDENCE, POWER, PLANTED, ALLOWED, BUDGET_S = 0.95, 0.8, 0.10, 0.10, 200
 ALSO = {"longtail": ["others.throughput"], "mixed": ["class.wakeupLatency.p50", "others.throughput"]}
 
 
@@ -50,16 +49,22 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=200, help="how long to record")
     parser.add_argument("--kernel", default="newest", help="as for schedctl verify")
     parser.add_argument("--workloads", default="longtail,mixed,messaging,pipeline,kernelbuild-like")
+    parser.add_argument("--run-seconds", type=float, default=workloads.RUN_S, help="about how long one run is")
     parser.add_argument("--trials", type=int, default=1000, help="simulated trials of each kind")
     parser.add_argument("--mde", type=float, default=0.05, help="minimum detectable effect")
     arguments = parser.parse_args()
     RESULTS.mkdir(exist_ok=True)
     kept: dict[str, Any] = json.loads(SAMPLES.read_text()) if SAMPLES.exists() else {"blocks": {}}
     if arguments.record:
+        workloads.RUN_S = arguments.run_seconds
         record(kept, arguments.workloads.split(","), arguments.kernel, arguments.seconds)
+    groups: dict[tuple[str, float], list[dict[str, Any]]] = {}
+    for name, blocks in kept["blocks"].items():
+        for block in blocks:
+            groups.setdefault((name, block["run_s"]), []).append(block)
     rows = [
-        row(name, metric, blocks, arguments.trials, arguments.mde)
-        for name, blocks in kept["blocks"].items()
+        {"run_s": run_s} | row(name, metric, blocks, arguments.trials, arguments.mde)
+        for (name, run_s), blocks in groups.items()
         for metric in [f"class.{OBJECTIVES[name].value}" + (".p99" if name == "mixed" else ""), *ALSO.get(name, [])]
         if len(blocks) >= AA
     ]
@@ -93,7 +98,8 @@ def record(kept: dict[str, Any], names: list[str], kernel: str, seconds: float) 
                         seeds = run_seeds(1, "bench", len(blocks), 4)
                         runs = [one.sample("baseline", *pair) for pair in seeds]
                         took = round(time.monotonic() - begin, 3)
-                        blocks.append({"kernel": guest.facts.release, "seconds": took, "runs": runs})
+                        said = {"kernel": guest.facts.release, "run_s": workloads.RUN_S, "seconds": took}
+                        blocks.append({**said, "runs": runs})
                     SAMPLES.write_text(json.dumps(kept, separators=(",", ":")))
         except EmulatorFault as error:
             print(f"the emulator broke the guest: {error}", file=sys.stderr)
@@ -104,55 +110,57 @@ def record(kept: dict[str, Any], names: list[str], kernel: str, seconds: float) 
 
 def row(name: str, metric: str, blocks: list[dict[str, Any]], trials: int, mde: float) -> dict[str, Any]:
     """What the recorded blocks of one workload say about one metric."""
-    values = np.log([[value(metric, run) for run in block["runs"]] for block in blocks]) * better(metric)
-    runs = values.reshape(-1)
-    # Runs 1 and 4 against 2 and 3, as in a block; every other block begins with the other arm.
-    gains = (values[:, [0, 3]].mean(axis=1) - values[:, [1, 2]].mean(axis=1)) * (-1.0) ** np.arange(len(values))
-    sigma = statistics.noise(gains)
-    effect = math.log1p(mde)
+    gains, rail = _gains(blocks, metric), _gains(blocks, "others.throughput")
+    runs = np.array([[value(metric, run) for run in block["runs"]] for block in blocks])
+    sigma, effect = statistics.noise(gains), math.log1p(mde)
     seconds = float(np.median([block["seconds"] for block in blocks]))
-    afford = max(2, int((200 - AA * seconds) / (1.15 * seconds)) // 2 * 2)
+    afford = max(2, int((BUDGET_S - AA * seconds) / (1.15 * seconds)) // 2 * 2)
     chance = np.random.default_rng(1)
-    equal = [_simulated(gains, chance, effect, 0.0) for _ in range(trials)]
-    planted = [_simulated(gains, chance, effect, math.log1p(PLANTED)) for _ in range(trials)]
+    equal = [_simulated(runs, gains, rail, chance, effect, 0.0, afford) for _ in range(trials)]
+    planted = [_simulated(runs, gains, rail, chance, effect, math.log1p(PLANTED), afford) for _ in range(trials)]
     real = _real(gains, effect)
     return {
         "workload": name, "metric": metric, "blocks_recorded": len(blocks), "seconds_a_block": round(seconds, 2),
-        "run_sd_log": round(float(runs.std(ddof=1)), 4), "block_noise_log": round(sigma, 4),
+        "run_sd_log": round(float(np.log(runs).std(ddof=1)), 4), "block_noise_log": round(sigma, 4),
         "pairs_needed": 2 * statistics.blocks_needed(sigma, effect, CONFIDENCE, POWER),
-        "pairs_in_200_s": 2 * afford,
-        "mde_in_200_s": round(math.expm1(statistics.detectable(sigma, afford, CONFIDENCE, POWER)), 4),
+        "pairs_in_budget": 2 * afford,
+        "mde_in_budget": round(math.expm1(statistics.detectable(sigma, afford, CONFIDENCE, POWER)), 4),
         "false_positives": _part(equal, "better", "worse"), "equivalent": _part(equal, "equivalent"),
+        "inconclusive": _part(equal, "inconclusive"),
         "planted_found": _part(planted, "better"), "planted_called_worse": _part(planted, "worse"),
         "real_trials": len(real), "real_false_positives": sum(one in ("better", "worse") for one in real),
     }  # fmt: skip
 
 
-def _simulated(gains: statistics.Array, chance: np.random.Generator, effect: float, planted: float) -> str:
-    """One trial: its A/A blocks and its own are drawn from the recorded ones, either way round."""
-
-    def draw(count: int) -> statistics.Array:
-        return np.asarray(chance.choice(gains, count) * chance.choice([-1, 1], count))
-
-    count = _blocks(draw(AA), effect)
-    return statistics.judge(
-        statistics.interval(draw(count) + planted, CONFIDENCE, int(chance.integers(1 << 31))), effect
-    )
+def _gains(blocks: list[dict[str, Any]], metric: str) -> statistics.Array:
+    """Runs 1 and 4 against 2 and 3, as in a block; every other block begins with the other arm."""
+    mine, theirs = ([[value(metric, block["runs"][i]) for i in two] for block in blocks] for two in ((0, 3), (1, 2)))
+    return statistics.block_gains(mine, theirs, better(metric)) * (-1.0) ** np.arange(len(blocks))
 
 
-def _blocks(aa: statistics.Array, effect: float) -> int:
-    sigma = statistics.cautious(statistics.noise(aa), len(aa))
-    return min(CAP, statistics.blocks_needed(sigma, effect, CONFIDENCE, POWER))
+def _simulated(
+    runs: statistics.Array, gains: statistics.Array, rail: statistics.Array, chance: np.random.Generator,
+    effect: float, planted: float, afford: int,
+) -> str:  # fmt: skip
+    """One trial, guardrail and all: its A/A blocks and its own are drawn from the recorded ones, either way round."""
+    sigma = statistics.noise(statistics.aa_contrasts(runs[chance.integers(len(runs), size=AA)].tolist()))
+    if statistics.blocks_needed(sigma, effect, CONFIDENCE, POWER) > afford:
+        return "inconclusive"
+    count = statistics.blocks_needed(statistics.cautious(sigma, 3 * AA), effect, CONFIDENCE, POWER)
+    drawn = chance.integers(len(gains), size=min(count, afford))
+    turned = chance.choice([-1.0, 1.0], len(drawn))
+    if statistics.p_broken(rail[drawn] * turned, math.log1p(ALLOWED)) <= 1 - CONFIDENCE:
+        return "worse"
+    found = statistics.interval(gains[drawn] * turned + planted, CONFIDENCE, int(chance.integers(1 << 31)))
+    return statistics.judge(found, effect)
 
 
 def _real(gains: statistics.Array, effect: float) -> list[str]:
-    """Trials in the order in which the blocks were recorded, none used twice: short ones, 4 to calibrate and 6 to judge
-    (how often equal arms are called different does not depend on the length, only what can be seen does)."""
-    length = 4 + statistics.MIN_BLOCKS
+    """Trials in the order in which the blocks were recorded, none used twice. Short ones: how often equal arms are
+    called different does not depend on the number of blocks, only what can be seen does."""
+    length = statistics.MIN_BLOCKS
     parts = [gains[at : at + length] for at in range(0, len(gains) - length + 1, length)]
-    return [
-        statistics.judge(statistics.interval(part[4:], CONFIDENCE, index), effect) for index, part in enumerate(parts)
-    ]
+    return [statistics.judge(statistics.interval(part, CONFIDENCE, index), effect) for index, part in enumerate(parts)]
 
 
 def _part(verdicts: list[str], *wanted: str) -> float:
@@ -163,6 +171,7 @@ def show(rows: list[dict[str, Any]]) -> None:
     """The table, on stderr."""
     heads = [
         "workload",
+        "run",
         "metric",
         "blocks",
         "run sd",
@@ -173,14 +182,17 @@ def show(rows: list[dict[str, Any]]) -> None:
         "power 10%",
         "real",
     ]
-    print(("{:<18}{:<26}" + "{:>13}" * 8).format(*heads), file=sys.stderr)
+    print(("{:<18}{:>4} {:<26}" + "{:>13}" * 8).format(*heads), file=sys.stderr)
     for one in rows:
         cells = [
             one["blocks_recorded"], f"{one['run_sd_log']:.1%}", f"{one['block_noise_log']:.1%}", one["pairs_needed"],
-            f"{one['mde_in_200_s']:.1%}", f"{one['false_positives']:.1%}", f"{one['planted_found']:.1%}",
+            f"{one['mde_in_budget']:.1%}", f"{one['false_positives']:.1%}", f"{one['planted_found']:.1%}",
             f"{one['real_false_positives']}/{one['real_trials']}",
         ]  # fmt: skip
-        print(f"{one['workload']:<18}{one['metric']:<26}" + ("{:>13}" * 8).format(*cells), file=sys.stderr)
+        print(
+            f"{one['workload']:<18}{one['run_s']:>4} {one['metric']:<26}" + ("{:>13}" * 8).format(*cells),
+            file=sys.stderr,
+        )
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import Any
 
 from controller.errors import InputError
 from controller.verify.trial import statistics
-from controller.verify.trial.design import AGAIN, BASELINE, CANDIDATE, INCUMBENT
+from controller.verify.trial.design import BASELINE, CANDIDATE, INCUMBENT
 from controller.verify.trial.outcome import (
     BETTER,
     BROKEN,
@@ -72,12 +72,15 @@ def plan(document: Document, affordable: int) -> Document:
     The noise is known from few blocks only: where there is time, as many are run as a somewhat larger noise needs.
     """
     sigma, needed = calibrate(document)
-    safe = _needed(document["spec"], statistics.cautious(sigma, len(document["phases"]["aa"])))
+    safe = _needed(document["spec"], statistics.cautious(sigma, len(_aa(document))))
     return {"needed": needed, "affordable": affordable, "blocks": min(safe, affordable) if needed <= affordable else 0}
 
 
 def _aa(document: Document) -> statistics.Array:
-    return gains(document["phases"]["aa"], document["spec"]["objective"], BASELINE, AGAIN)
+    objective = document["spec"]["objective"]
+    return statistics.aa_contrasts(
+        [[value(objective, run) for run in block["runs"]] for block in document["phases"]["aa"]]
+    )
 
 
 def _needed(spec: Document, sigma: float) -> int:

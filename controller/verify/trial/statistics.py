@@ -4,7 +4,7 @@
 A block's log ratio is the mean over its runs of ln(value under the candidate) minus that under the other arm, turned so
 that more is better; drift that is linear within a block cancels. Blocks are summarised by their 20 % trimmed mean,
 because on a busy machine a few are spoilt by what else ran, and its interval is the paired bootstrap's, studentised
-(bootstrap-t, symmetric): with 6 to 40 blocks the plain percentile interval is too narrow, this one is not. The
+(bootstrap-t, symmetric): with 8 to 40 blocks the plain percentile interval is too narrow, this one is not. The
 bootstrap draws from PCG64's raw output, which numpy promises never to change: the same data and seed give the same
 interval everywhere.
 """
@@ -22,8 +22,8 @@ from scipy import special
 Array = npt.NDArray[np.float64]
 TRIM = 0.2
 RESAMPLES = 1999
-MIN_BLOCKS = 6
-"""Fewer leave the trimmed mean nothing to estimate its own error by."""
+MIN_BLOCKS = 8
+"""With fewer, one resample in twenty is of equal values and the bootstrap-t has no end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,17 @@ def block_gains(candidate: Sequence[Sequence[float]], reference: Sequence[Sequen
         np.array([np.mean(np.log(np.maximum(runs, 1e-9))) for runs in arm]) for arm in (candidate, reference)
     )
     return np.asarray(better * (mine - theirs), dtype=np.float64)
+
+
+def aa_contrasts(runs: Sequence[Sequence[float]]) -> Array:
+    """What chance makes of equal runs: for each block of four, the log ratio of each of the three ways to set two of
+    its runs against the other two. ABBA is one of them; where runs are alike all three vary as it does, and drift makes
+    the other two vary more, never less: three times as many numbers to know the noise from, on the safe side."""
+    logs = np.log(np.maximum(np.array(runs, dtype=np.float64), 1e-9))
+    one, two, three, four = logs.T
+    return np.asarray(
+        np.stack([one - two - three + four, one - two + three - four, one + two - three - four]) / 2
+    ).ravel()
 
 
 def trimmed(values: Array) -> tuple[Array, Array]:
@@ -79,9 +90,9 @@ def noise(values: Array) -> float:
     return float(error) * math.sqrt(len(values))
 
 
-def cautious(sigma: float, blocks: int) -> float:
-    """The noise that the true one is below in 7 cases of 10, when `sigma` was estimated from so few blocks."""
-    freedom = max(1, blocks - 2 * int(TRIM * blocks) - 1)
+def cautious(sigma: float, count: int) -> float:
+    """The noise that the true one is below in 7 cases of 10, when `sigma` was estimated from `count` numbers."""
+    freedom = max(1, count - 2 * int(TRIM * count) - 1)
     return sigma * math.sqrt(freedom / float(special.chdtri(freedom, 0.7)))
 
 
@@ -95,7 +106,7 @@ def detectable(sigma: float, blocks: int, confidence: float, power: float) -> fl
 
 
 def blocks_needed(sigma: float, effect: float, confidence: float, power: float) -> int:
-    """The fewest blocks of noise `sigma` with which `effect` (log units, above 0) is detectable; even, at least 6."""
+    """The fewest blocks of noise `sigma` with which `effect` (log units, above 0) is detectable; even, at least 8."""
     low, high = MIN_BLOCKS, MIN_BLOCKS
     while detectable(sigma, high, confidence, power) > effect and high < 1 << 30:
         low, high = high, 2 * high

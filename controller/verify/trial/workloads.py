@@ -25,7 +25,8 @@ from controller.verify.trial.spec import PERCENTILES, TrialSpec
 
 Sample = dict[str, int]
 RUN_TIMEOUT_S = 60.0
-_RUN_S = 0.7
+RUN_S = 0.7
+"""About how long a run is that nothing holds up, in seconds."""
 _LONG = (5, 9)
 _TWIN_DIR = "/tmp/twin"  # noqa: S108 - a path in the guest, which has one user
 _LOWER = {Metric.MAKESPAN.value, Metric.WAKEUP_LATENCY.value}
@@ -97,28 +98,30 @@ def _units(sizes: Sizes, seconds: float) -> int:
 
 def _longtail(_spec: TrialSpec, sizes: Sizes, chance: random.Random) -> list[object]:
     jobs = 5 * sizes.cpus
-    each = _RUN_S * sizes.cpus / (jobs - 1 + sum(_LONG) / 2)
+    each = RUN_S * sizes.cpus / (jobs - 1 + sum(_LONG) / 2)
     return ["longtail", jobs, chance.randint(*_LONG), _units(sizes, each)]
 
 
 def _mixed(spec: TrialSpec, sizes: Sizes, _chance: random.Random) -> list[object]:
     period_us, who = 3000, "wakers" if spec.metric is Metric.WAKEUP_LATENCY else "hogs"
-    wakeups = round(_RUN_S * 1e6 / period_us)
+    wakeups = round(RUN_S * 1e6 / period_us)
     return ["mixed", who, 2 * sizes.cpus, period_us, wakeups, _units(sizes, 1e-4), 2 * sizes.cpus]
 
 
 def _messaging(_spec: TrialSpec, sizes: Sizes, _chance: random.Random) -> list[object]:
-    return ["messaging", sizes.cpus, 8, 100]
+    return ["messaging", sizes.cpus, 8, round(250 * RUN_S)]
 
 
 def _pipeline(_spec: TrialSpec, sizes: Sizes, _chance: random.Random) -> list[object]:
-    lines, stages, items = sizes.cpus + 1, 4, 150
-    return ["pipeline", lines, stages, items, _units(sizes, _RUN_S * sizes.cpus / (lines * stages * items))]
+    lines, stages, items = sizes.cpus + 1, 4, round(80 * RUN_S)
+    # Half of the time goes into switching, on an emulated CPU.
+    return ["pipeline", lines, stages, items, _units(sizes, 0.5 * RUN_S * sizes.cpus / (lines * stages * items))]
 
 
 def _build(_spec: TrialSpec, sizes: Sizes, _chance: random.Random) -> list[object]:
-    jobs = 12 * sizes.cpus
-    return ["build", 2 * sizes.cpus, jobs, _units(sizes, 0.7 * _RUN_S * sizes.cpus / (1.25 * jobs))]
+    jobs = 6 * sizes.cpus
+    # Starting a program takes an emulated CPU longer than its work does.
+    return ["build", 2 * sizes.cpus, jobs, _units(sizes, 0.4 * RUN_S * sizes.cpus / (1.25 * jobs))]
 
 
 _ARGUMENTS: dict[str, Callable[[TrialSpec, Sizes, random.Random], list[object]]] = {

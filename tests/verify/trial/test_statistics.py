@@ -13,17 +13,12 @@ from hypothesis import strategies as st
 from controller.verify.trial import statistics
 
 EFFECT = math.log1p(0.05)
-ARRAYS = st.lists(st.floats(-2, 2), min_size=6, max_size=40).map(np.array)
+ARRAYS = st.lists(st.floats(-2, 2), min_size=8, max_size=40).map(np.array)
 
 
 def blocks(chance: np.random.Generator, count: int, sigma: float, shift: float = 0.0) -> np.ndarray:
-    """Block gains from simulated ABBA runs: heavy-tailed noise of each run (Student's t, 3 degrees of freedom), a drift
-    through the whole trial that turns round half-way, and now and then a run that something else held up."""
-    at = np.arange(4 * count) / (4 * count)
-    drift = 0.4 * np.abs(at - 0.5) * chance.choice([-1, 1])
-    runs = sigma * chance.standard_t(3, 4 * count) / math.sqrt(3) + drift
-    runs += (chance.random(4 * count) < 0.03) * chance.exponential(0.5, 4 * count)
-    runs = runs.reshape(count, 4)
+    """Block gains from simulated ABBA runs."""
+    runs = simulated_runs(chance, count, sigma)
     mine, theirs = runs[:, [0, 3]], runs[:, [1, 2]]
     turned = np.arange(count) % 2 == 1
     mine, theirs = np.where(turned[:, None], theirs, mine), np.where(turned[:, None], mine, theirs)
@@ -31,10 +26,20 @@ def blocks(chance: np.random.Generator, count: int, sigma: float, shift: float =
     return statistics.block_gains(np.exp(mine - shift).tolist(), np.exp(theirs).tolist(), -1)
 
 
+def simulated_runs(chance: np.random.Generator, count: int, sigma: float) -> np.ndarray:
+    """Logs of equal runs, four to a block: heavy-tailed noise of each run (Student's t, 3 degrees of freedom), a drift
+    through the whole trial that turns round half-way, and now and then a run that something else held up."""
+    at = np.arange(4 * count) / (4 * count)
+    drift = 0.4 * np.abs(at - 0.5) * chance.choice([-1, 1])
+    runs = sigma * chance.standard_t(3, 4 * count) / math.sqrt(3) + drift
+    runs += (chance.random(4 * count) < 0.03) * chance.exponential(0.5, 4 * count)
+    return runs.reshape(count, 4)
+
+
 def trial(chance: np.random.Generator, sigma: float, shift: float) -> str:
     """The whole of a trial's arithmetic: A/A, blocks by its noise, the comparison."""
-    noise = statistics.noise(blocks(chance, 10, sigma))
-    needed = min(statistics.blocks_needed(statistics.cautious(noise, 10), EFFECT, 0.95, 0.8), 60)
+    noise = statistics.noise(statistics.aa_contrasts(np.exp(simulated_runs(chance, 10, sigma)).tolist()))
+    needed = min(statistics.blocks_needed(statistics.cautious(noise, 30), EFFECT, 0.95, 0.8), 60)
     values = blocks(chance, needed, sigma, shift)
     return statistics.judge(statistics.interval(values, 0.95, int(chance.integers(1 << 30))), EFFECT)
 

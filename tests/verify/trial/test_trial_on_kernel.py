@@ -53,8 +53,8 @@ def guest() -> Iterator[Guest]:
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch):
-    monkeypatch.setattr(workloads, "_RUN_S", 0.15)
-    monkeypatch.setattr(runner, "AA_BLOCKS", 6)
+    monkeypatch.setattr(workloads, "RUN_S", 0.15)
+    monkeypatch.setattr(runner, "AA_BLOCKS", 8)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -81,7 +81,7 @@ def test_the_kernels_own_scheduler_against_itself(guest):
     spec = TrialSpec("longtail", Metric.MAKESPAN, mde=0.5, budget_s=40)
     done = conduct(spec, Alike(), Where(guest.facts.release, guest.facts.btf_digest, guest.facts.topology_class))
     document = json.loads(done.document)
-    assert len(document["phases"]["aa"]) == 6
+    assert len(document["phases"]["aa"]) == 8
     assert len(document["phases"].get("trial", [])) == document["plan"]["blocks"]
     assert recompute(done.document) == done.result
     assert done.result.noise > 0
