@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -72,7 +72,8 @@ def try_candidate(guest: Guest, spec: TrialSpec, images: Sequence[bytes], report
     names = {f"{CANDIDATE}{index or ''}": image for index, image in enumerate(images)}
     arms = GuestArms(guest, spec, names)
     where = Where(facts.release, facts.btf_digest, facts.topology_class)
-    trial = conduct(spec, arms, where, candidates=tuple(names), reporter=reporter)
+    digests = {name: sha256(image) for name, image in names.items()}
+    trial = conduct(spec, arms, where, candidates=digests, reporter=reporter)
     arms.finish()
     return trial
 
@@ -94,26 +95,33 @@ def conduct(
     sampler: Sampler,
     where: Where,
     *,
-    candidates: tuple[str, ...] = (CANDIDATE,),
+    candidates: Mapping[str, str] | None = None,
     reporter: Reporter | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Trial:
-    """Run the whole trial and compute its result from the document of its samples."""
+    """Run the whole trial and compute its result from the document of its samples.
+
+    `candidates` are the sampler's names for them, each with the digest of its object, for the document.
+    """
+    candidates = candidates if candidates is not None else {CANDIDATE: ""}
     if not candidates:
         raise InputError("a trial needs a candidate")
+    names = tuple(candidates)
     course = _Course(spec, sampler, reporter or Silent(), clock)
     document: analysis.Document = {
         "format": analysis.FORMAT,
         "spec": _spec_document(spec),
         "kernel": dataclasses.asdict(where),
+        "objects": dict(candidates),
         "sizes": dataclasses.asdict(sampler.sizes),
         "phases": {},
     }
     course.calibrate(document)
-    chosen = course.screen(document, candidates) if len(candidates) > 1 else candidates[0]
+    chosen = course.screen(document, names) if len(names) > 1 else names[0]
+    document["chosen"] = chosen
     course.compare(document, chosen)
     raw = analysis.canonical(document)
-    return Trial(raw, analysis.recompute(raw), candidates.index(chosen))
+    return Trial(raw, analysis.recompute(raw), names.index(chosen))
 
 
 class _Course:

@@ -163,7 +163,7 @@ def test_an_incumbent_is_an_arm_of_every_block_and_a_comparison():
 def test_the_best_of_several_is_measured_again_on_fresh_blocks():
     names = ("candidate", "candidate1", "candidate2")
     machine = Machine(slower={"candidate": 1.2, "candidate1": 0.7, "candidate2": 0.9}, noise=0.02)
-    done = trial(machine, candidates=names)
+    done = trial(machine, candidates=dict.fromkeys(names, "sha256:x"))
     assert done.chosen == 1
     phases = json.loads(done.document)["phases"]
     assert {arm for block in phases["screening"] for arm in block["arms"]} == {*names, "baseline"}

@@ -12,14 +12,16 @@ from dataclasses import replace
 
 import pytest
 
-from controller.api import Metric
+from controller.api import Metric, Verdict, sha256
 from controller.errors import ToolMissing
 from controller.kernel import clang
+from controller.kernel.images import KernelImage, release_of
 from controller.kernel.microvm import Guest, boot
 from controller.paths import data_dir
+from controller.verify import Candidate, examine
 from controller.verify.trial import TrialRejected, TrialSpec, recompute, runner, workloads
 from controller.verify.trial.arms import GuestArms
-from controller.verify.trial.runner import Where, conduct, settle
+from controller.verify.trial.runner import Where, conduct
 from controller.verify.trial.spec import OBJECTIVES
 from tests.conftest import missing
 from tests.kernel.conftest import kernel_image
@@ -87,13 +89,28 @@ def test_the_kernels_own_scheduler_against_itself(guest):
     assert done.result.noise > 0
 
 
-def test_a_scheduler_that_lets_wakers_wait_is_worse(guest):
+def test_a_scheduler_that_lets_wakers_wait_is_rejected_with_the_samples_that_show_it():
+    """The whole way to the passport: its attachment gives the figures that it states."""
     spec = TrialSpec("mixed", Metric.WAKEUP_LATENCY, percentile=50, mde=1.0, budget_s=60)
-    done = runner.try_candidate(guest, spec, [build(SLOW)])
-    assert done.result.verdict == "worse", done.result.summary()
-    with pytest.raises(TrialRejected):
-        settle(done.result)
-    assert guest.status().state == "disabled"
+    path = kernel_image("newest")
+    done = examine(
+        Candidate.from_source(SLOW),
+        kernels=[KernelImage(release_of(path), path, "file")],
+        stages=("trial",),
+        trial=spec,
+    )
+    passport = done.passport
+    stages = {stage.stage: stage for stage in passport.all_stages()}
+    assert passport.verdict is Verdict.REJECTED, [(s.stage, s.verdict.value, s.summary) for s in passport.all_stages()]
+    assert stages["liveness"].verdict is Verdict.NOT_RUN
+    trial = stages["trial"]
+    assert [finding.rule for finding in trial.findings] == ["trial/worse"]
+    (name,) = done.attachments
+    assert name == f"trial-{passport.kernels[0].release}.json"
+    assert [(file.name, file.digest) for file in passport.attachments] == [(name, sha256(done.attachments[name]))]
+    again = recompute(done.attachments[name])
+    assert again.verdict == "worse"
+    assert again.figures() == trial.figures
 
 
 def test_a_scheduler_that_is_thrown_out_is_rejected(guest):
