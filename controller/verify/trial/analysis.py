@@ -2,10 +2,10 @@
 """From the document of a trial's samples to its result: all of it, and nothing else goes in.
 
 The document is canonical JSON (sorted, compact): `format`, `spec` (what was to be shown), `kernel` (release, BTF,
-topology), `objects` (the candidates by digest), `sizes` of the work, `plan` (blocks needed and affordable, decided before the first of them ran) and
-`phases`: `aa`, perhaps `screening`, and `trial`, each a list of blocks with the arms in their order, the
-seeds, and what the guest told of each run. The live trial's verdict is computed from the document that it writes, so
-recomputing it cannot give another one.
+topology), `objects` (the candidates by digest), `sizes` of the work, `plan` (blocks needed and affordable, decided
+before the first of them ran) and `phases`: `aa`, perhaps `screening`, and `trial`, each a list of blocks with the arms
+in their order, the seeds, and what the guest told of each run. The live trial's verdict is computed from the document
+that it writes, so recomputing it cannot give another one.
 """
 
 from __future__ import annotations

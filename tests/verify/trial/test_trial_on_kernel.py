@@ -93,12 +93,8 @@ def test_a_scheduler_that_lets_wakers_wait_is_rejected_with_the_samples_that_sho
     """The whole way to the passport: its attachment gives the figures that it states."""
     spec = TrialSpec("mixed", Metric.WAKEUP_LATENCY, percentile=50, mde=1.0, budget_s=60)
     path = kernel_image("newest")
-    done = examine(
-        Candidate.from_source(SLOW),
-        kernels=[KernelImage(release_of(path), path, "file")],
-        stages=("trial",),
-        trial=spec,
-    )
+    kernel = KernelImage(release_of(path), path, "file")
+    done = examine(Candidate.from_source(SLOW), kernels=[kernel], stages=("trial",), trial=spec)
     passport = done.passport
     stages = {stage.stage: stage for stage in passport.all_stages()}
     assert passport.verdict is Verdict.REJECTED, [(s.stage, s.verdict.value, s.summary) for s in passport.all_stages()]
@@ -109,6 +105,7 @@ def test_a_scheduler_that_lets_wakers_wait_is_rejected_with_the_samples_that_sho
     assert name == f"trial-{passport.kernels[0].release}.json"
     assert [(file.name, file.digest) for file in passport.attachments] == [(name, sha256(done.attachments[name]))]
     again = recompute(done.attachments[name])
+    assert json.loads(done.attachments[name])["objects"] == {"candidate": passport.object_digest}
     assert again.verdict == "worse"
     assert again.figures() == trial.figures
 
