@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -117,6 +118,11 @@ def source_of(release: str) -> Path:
     here = {path.name: path for path in kept.glob("linux-source-*") if (path / TESTS).is_dir()}
     if f"linux-source-{series}" in here:
         return here[f"linux-source-{series}"]
+    if os.environ.get("SCHEDCTL_OFFLINE") == "1":
+        raise ToolMissing(
+            f"the selftests of Linux {series} are not in {kept}, and SCHEDCTL_OFFLINE=1 forbids fetching",
+            remedy="with a network: SCHEDCTL_OFFLINE=0 make conformance",
+        )
     archive = images._Archive.open()
     offered = sorted(
         (name for name in archive.package_names() if re.fullmatch(r"linux-source-\d+\.\d+", name)),
