@@ -30,7 +30,8 @@ _REASONS = 1  # BPF_LOG_LEVEL1; since 6.4 a full buffer keeps the log's end
 # How long the verifier may look at all the programs; a pending signal makes it give up. An emulated one needs minutes
 # to find that a loop exceeds its million of instructions, and 0.3 s for all of the programs of our own schedulers.
 _PATIENCE_S = 60.0
-_PATIENCE_FOR_REASONS_S = 2.0
+_PATIENCE_FOR_REASONS_S = 1.0
+_NOT_DONE = f"the BPF verifier is not done with it after {_PATIENCE_S:.0f} s"
 _AGAIN_S = 0.2  # libbpf starts anew, five times
 _STATES = re.compile(r"total_states (\d+) peak_states (\d+)")
 _REFUSED = re.compile(r"prog '([^']+)': BPF program load failed")
@@ -97,7 +98,7 @@ class BpfObject:
         """
         found = _REFUSED.search("".join(messages))
         refused = found[1] if found is not None else ""
-        verdict = text_of(self.logs.get(refused))
+        verdict = text_of(self.logs.get(refused)) if number != errno.EAGAIN else _NOT_DONE
         self.close()
         messages.clear()
         self._open(messages)
@@ -105,17 +106,15 @@ class BpfObject:
         second = self._load(lambda name: _REASONS if name == refused or not refused else _STATS, patience)
         if second == 0:
             return
-        if second == errno.EAGAIN and refused:
-            self.logs[refused] = self.logs[refused] + b"\n" + verdict.encode()
+        if second in (errno.EAGAIN, errno.ENOSPC) and refused:  # the latter: also, and more than the buffer holds
+            self.logs[refused] = self.logs[refused].rstrip(b"\n") + b"\n" + verdict.encode()
         else:
             number = second
         raise self._refusal(number, self._with_logs(messages))
 
     def _refusal(self, number: int, log: str) -> KernelError:
         if number == errno.EAGAIN:
-            return LoadRefused(
-                f"this kernel's BPF verifier is not done with {self.name} after {_PATIENCE_S:.0f} s", log=log
-            )
+            return LoadRefused(f"this kernel refuses {self.name}: {_NOT_DONE}", log=log)
         if number == errno.EPERM and os.geteuid() != 0:
             return KernelError(f"cannot load {self.name}: {libbpf.reason(number)}", remedy="run as root")
         return LoadRefused(f"this kernel refuses {self.name}: {_verdict(log) or libbpf.reason(number)}", log=log)
@@ -263,7 +262,12 @@ def _each(step: Callable[[int | None, int | None], int | None], handle: int | No
 
 
 def _verdict(log: str) -> str:
-    """The BPF verifier's own words for its refusal: the line before its figures (or libbpf's last warning)."""
+    """The BPF verifier's own words for its refusal: its report's title (7.3), else the line before its figures; or
+    libbpf's first warning.
+    """
+    title = re.search(r"^Verification failed: (.+)$", log, re.MULTILINE)
+    if title is not None:
+        return title[1].strip()
     refusal = re.search(
         r"^(.+)\n(?:(?:cur state|old state|verification time|stack depth) ?.*\n)*processed \d+ insns", log, re.MULTILINE
     )

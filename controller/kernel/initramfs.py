@@ -96,10 +96,14 @@ def build_load_generator(name: str = "schedload") -> Path:
 
 def _compile(compiler: str, source: Path, target: Path) -> None:
     command = [compiler, "-O2", "-Wall", "-Werror", "-pthread", "-o", str(target), str(source)]
+    env = {
+        **os.environ,
+        "TMPDIR": str(target.parent),
+    }  # a compiler that is killed leaves its files: there they are ours
     # Static, so that it runs anywhere; some distributions have no static libc.
-    done = subprocess.run([*command, "-static"], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([*command, "-static"], env=env, capture_output=True, text=True, timeout=60, check=False)
     if done.returncode != 0:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
         if done.returncode != 0:
             raise ToolMissing(f"cannot compile {source} with {compiler}: {done.stderr.strip()}", remedy=_REMEDY)
 

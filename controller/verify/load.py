@@ -86,7 +86,7 @@ CAUSES = (
     ),
     _cause(
         "kfunc-not-allowed",
-        r"calling kernel function \S+ is not allowed|cannot call (?:this )?kfunc",
+        r"(?:calling kernel function|kfunc) \S+ is not allowed|cannot call (?:this )?kfunc",
         "this operation may not call that function; see the lint rule wrong-operation",
     ),
     _cause(
@@ -118,10 +118,16 @@ CAUSES = (
         "use a pointer that the kernel or a map gave, not a number",
     ),
     _cause("helper-not-allowed", r"unknown func|cannot use helper|helper .* not allowed", "do without that helper"),
-    _cause("uninitialised", r"!read_ok|uninitialized|uninitialised", "give it a value on every path before it is read"),
+    _cause(
+        "uninitialised",
+        r"!read_ok|uninitialized|never been initialized",
+        "give it a value on every path before it is read",
+    ),
     _cause("division", r"div(?:ision)? by zero|divide by zero", "test the divisor, or divide by a constant"),
     _cause(
-        "unreachable", r"unreachable insn|jump out of range|last insn is not an exit", "remove the code nobody gets to"
+        "unreachable",
+        r"unreachable ins|is not reachable|jump out of range|last insn is not an exit",
+        "remove the code nobody gets to",
     ),
     _cause(
         "bad-argument",
@@ -134,7 +140,7 @@ CAUSES = (
         "this kernel's struct sched_ext_ops has no such member, another type for it, or it may not sleep",
     ),
     _cause("stack", r"stack (?:size|limit|depth)|combined stack", "use a per-CPU array map for large data"),
-    _cause("reference-leak", r"unreleased reference|reference .*not been released", "release it on every path"),
+    _cause("reference-leak", r"unreleased re|reference leak|reference .*not been released", "release it on every path"),
     _cause(
         "return-value", r"at program exit|return value|R0 .*should have been", "return a value of the range it names"
     ),
