@@ -8,6 +8,7 @@ cache key is the digest of every input, so a changed loader or a new libbpf give
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -104,6 +105,9 @@ def _compile(compiler: str, source: Path, target: Path) -> None:
     done = subprocess.run([*command, "-static"], env=env, capture_output=True, text=True, timeout=60, check=False)
     if done.returncode != 0:
         done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+        full = os.strerror(errno.ENOSPC)
+        if full in done.stderr:
+            raise OSError(errno.ENOSPC, full, str(target.parent))
         if done.returncode != 0:
             raise ToolMissing(f"cannot compile {source} with {compiler}: {done.stderr.strip()}", remedy=_REMEDY)
 
