@@ -51,7 +51,7 @@ def decode(text: str, file: str) -> Decoded:
         result.errors.append(ManifestError("the file is larger than 1 MiB", file=file, remedy="split it"))
         return result
     index = 0
-    nodes = _compose(text, file)
+    nodes = compose(text, file)
     while True:
         try:
             node = next(nodes, None)
@@ -113,7 +113,8 @@ def invalid(kind: str, name: str, details: Sequence[str]) -> str:
     return frame + "".join(f"\n* {detail}" for detail in details)
 
 
-def _compose(text: str, file: str) -> Iterator[yaml.Node]:
+def compose(text: str, file: str) -> Iterator[yaml.Node]:
+    """The root node of each document of `text`; no value is built yet. ManifestError if it is not YAML."""
     loader = yaml.SafeLoader(text) if _printable(text) else None
     if loader is None:
         raise ManifestError(f"error parsing {file}: the file holds characters that YAML does not allow")
@@ -139,8 +140,8 @@ def _printable(text: str) -> bool:
 def _resource(node: yaml.Node, file: str) -> Resource:
     if not isinstance(node, yaml.MappingNode):
         raise ManifestError(f"error parsing {file}: a document must be a mapping with apiVersion, kind and metadata")
-    _check_shape(node)
-    value = _plain(node)
+    check_shape(node)
+    value = plain(node)
     kind_name, version = value.get("kind"), value.get("apiVersion")
     metadata = value.get("metadata")
     name = metadata.get("name", "") if isinstance(metadata, dict) else ""
@@ -164,12 +165,12 @@ def _resource(node: yaml.Node, file: str) -> Resource:
     try:
         return kind.model.model_validate(value)
     except ValidationError as error:
-        details = [_detail(value, entry) for entry in error.errors(include_url=False)]
+        details = [field_detail(value, entry) for entry in error.errors(include_url=False)]
         line = _line_of(node, _path(value, error.errors()[0]["loc"]))
         raise ManifestError(invalid(kind_name, str(name), list(dict.fromkeys(details))), line=line) from None
 
 
-def _check_shape(root: yaml.Node) -> None:
+def check_shape(root: yaml.Node) -> None:
     """Refuse duplicate keys, non-string keys, recursion and alias bombs before any value is built."""
     sizes: dict[int, int] = {}
 
@@ -209,11 +210,12 @@ class _Scalars(yaml.SafeLoader):
 _Scalars.add_constructor("tag:yaml.org,2002:timestamp", lambda _, node: node.value)
 
 
-def _plain(node: yaml.Node) -> Any:
+def plain(node: yaml.Node) -> Any:
+    """The node as dicts, lists and scalars. `check_shape` comes first; ManifestError for a tag that is not JSON's."""
     if isinstance(node, yaml.MappingNode):
-        return {key.value: _plain(child) for key, child in node.value}
+        return {key.value: plain(child) for key, child in node.value}
     if isinstance(node, yaml.SequenceNode):
-        return [_plain(child) for child in node.value]
+        return [plain(child) for child in node.value]
     if node.tag not in _ALLOWED_TAGS:
         raise ManifestError(f"the YAML tag {node.tag} is not allowed", line=node.start_mark.line + 1)
     loader = _Scalars("")
@@ -248,7 +250,8 @@ def _path(value: object, location: tuple[int | str, ...]) -> tuple[int | str, ..
     return tuple(path)
 
 
-def _detail(value: object, entry: ErrorDetails) -> str:
+def field_detail(value: object, entry: ErrorDetails) -> str:
+    """One of pydantic's complaints about `value`, in kubectl's words: `spec.weight: Invalid value: …`."""
     path = _path(value, entry["loc"])
     name = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in path).lstrip(".") or "<root>"
     kind, given, context = entry["type"], entry["input"], entry.get("ctx", {})

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from controller.api import SchedulerTemplate
-from controller.api.decode import MAX_BYTES, Document, _check_shape, _compose, _plain, decode, to_yaml
+from controller.api.decode import MAX_BYTES, Document, check_shape, compose, decode, plain, to_yaml
 from controller.cli.command import UsageError
 from controller.cli.context import Context
 from controller.errors import InputError, ManifestError
@@ -195,10 +195,10 @@ def plain_value(text: str, name: str) -> Any:
             line = error.lineno if isinstance(error, json.JSONDecodeError) else 0
             raise ManifestError(f"error parsing {name}: {error}", file=name, line=line) from None
     try:
-        documents = list(_compose(text, name))
+        documents = list(compose(text, name))
         if len(documents) != 1:
             raise ManifestError(f"error parsing {name}: one document is needed, {len(documents)} are there")
-        _check_shape(documents[0])
-        return _plain(documents[0])
+        check_shape(documents[0])
+        return plain(documents[0])
     except ManifestError as error:
         raise ManifestError(error.text, file=name, line=error.line) from None

@@ -8,7 +8,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from controller.api import ApiModel
-from controller.api.decode import _detail, invalid
+from controller.api.decode import field_detail, invalid
 from controller.cli.context import Context
 from controller.cli.files import plain_value, read_input
 from controller.errors import ManifestError
@@ -23,5 +23,5 @@ def read_value(model: type[Model], path: str, context: Context) -> Model:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        details = [_detail(value, entry) for entry in error.errors(include_url=False)]
+        details = [field_detail(value, entry) for entry in error.errors(include_url=False)]
         raise ManifestError(invalid(model.__name__, "", list(dict.fromkeys(details))), file=name) from None
