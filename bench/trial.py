@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from controller.api import now
 from controller.kernel import images
 from controller.kernel.microvm import EmulatorFault, boot
 from controller.verify.trial import TrialSpec, statistics, workloads
@@ -69,8 +70,10 @@ def main() -> None:
         if len(blocks) >= AA
     ]
     result = {
-        "benchmark": "trial", "kernels": sorted({b["kernel"] for bs in kept["blocks"].values() for b in bs}),
+        "benchmark": "trial", "measured": kept.get("measured"),
+        "kernels": sorted({b["kernel"] for bs in kept["blocks"].values() for b in bs}),
         "confidence": CONFIDENCE, "power": POWER, "mde": arguments.mde, "planted": PLANTED,
+        "trials": arguments.trials,
         "simulation": f"blocks drawn with replacement from the recorded A/A blocks, {arguments.trials} trials a row",
         "rows": rows,
     }  # fmt: skip
@@ -100,6 +103,7 @@ def record(kept: dict[str, Any], names: list[str], kernel: str, seconds: float) 
                         took = round(time.monotonic() - begin, 3)
                         said = {"kernel": guest.facts.release, "run_s": workloads.RUN_S, "seconds": took}
                         blocks.append({**said, "runs": runs})
+                    kept["measured"] = now().isoformat()
                     SAMPLES.write_text(json.dumps(kept, separators=(",", ":")))
         except EmulatorFault as error:
             print(f"the emulator broke the guest: {error}", file=sys.stderr)
