@@ -6,11 +6,11 @@ PYTHON := .venv/bin/python
 BENCHES := $(sort $(wildcard bench/*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench mutation-score conformance clean require-venv
+.PHONY: help setup demo test lint bench mutation-score conformance verification-doc clean require-venv
 .NOTPARALLEL:
 
 help:  ## this list
-	@sed -n 's/^\([a-z-]*\):[^#]*## */\1\t/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):[^#]*## */\1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
 setup:  ## bring this machine to readiness (Debian 12 or 13); does nothing when nothing is missing
 	@scripts/setup.sh
@@ -35,6 +35,9 @@ mutation-score: setup  ## how many planted bugs the verifier catches, and good s
 
 conformance: setup  ## our verdicts against the kernel's own sched_ext selftests, from the linux-source package
 	@$(PYTHON) scripts/conformance.py
+
+verification-doc: require-venv  ## write docs/verification.md anew, from the rules and scenarios and bench/results
+	@$(PYTHON) scripts/verification_doc.py
 
 clean:  ## remove what was built here: .venv, caches, build output (the cache of kernels stays)
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist *.egg-info
