@@ -67,6 +67,7 @@ def _verify_arguments(parser: Parser) -> None:
     parser.add_argument("--object", metavar="FILE", help="the .bpf.o that it is for")
     parser.add_argument("--source", metavar="FILE", help="the .bpf.c that it is for")
     parser.add_argument("--evidence", metavar="DIR", help="its evidence files (default: FILE.evidence)")
+    parser.add_argument("--recompute", action="store_true", help="reckon the trial's verdict anew from its samples")
     parser.add_argument("--kernel-btf", metavar="DIGEST", default="", help="a kernel's BTF digest, or node: this one's")
     parser.add_argument("--topology", metavar="CLASS", default="", help="a topology class (default: this machine's)")
     parser.output("table", "json", "yaml")
@@ -80,11 +81,17 @@ def _verify(args: Namespace, context: Context) -> int:
     _add_files(found, args, context)
     btf, topology = _kernel(args)
     given = Given(context.now(), found.digests, found.evidence, btf, topology)
-    _, checks = inspect(found.envelope, keys.list_trusted(), given)
+    passport, checks = inspect(found.envelope, keys.list_trusted(), given)
     if found.refusal:
         checks = (*checks, Check("revision", "refused", found.refusal))
+    if args.recompute and passport is not None:
+        from controller.verify.recheck import recheck
+
+        checks = (*checks, *(Check(*told) for told in recheck(passport, found.evidence or {})))
     _print(found.name, checks, args, context)
-    return 1 if any(check.result == "refused" for check in checks) else 0
+    if any(check.result == "refused" for check in checks):
+        return 1
+    return 2 if args.recompute and not any(c.what.startswith("trial ") and c.result == "ok" for c in checks) else 0
 
 
 def _print(name: str, checks: tuple[Check, ...], args: Namespace, context: Context) -> None:
@@ -175,7 +182,7 @@ SHOW = Verb(run=_show, arguments=_show_arguments, usage="FILE|REVISION|- [-o jso
 VERIFY = Verb(
     run=_verify,
     arguments=_verify_arguments,
-    usage="FILE|REVISION|- [--object FILE] [--source FILE] [--evidence DIR] [--kernel-btf DIGEST|node]",
+    usage="FILE|REVISION|- [--object FILE] [--source FILE] [--evidence DIR] [--recompute] [--kernel-btf DIGEST|node]",
     details="Exit code: 0 nothing was refused, 1 something was, 2 could not tell.",
     failure=2,
 )
