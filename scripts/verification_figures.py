@@ -108,7 +108,10 @@ def promises(results: Results) -> list[tuple[str, ...]]:
         _rate_row(score, "bad_caught", "bad schedulers caught, by the stage and rule expected", "≥ 98 %", 0.98, 1.0),
         _rate_row(score, "bad_rejected", "bad schedulers rejected at all", "–", None, None),
         _rate_row(score, "good_refused", "good schedulers refused", "0", 0.0, 0.0),
-        _hostile_row(score),
+        _hostile_row(
+            score, "sources", "hostile sources stopped (each ≤ 10 s CPU, all ≤ 1 GiB, no byte of a canary file told)"
+        ),
+        _hostile_row(score, "objects", "malformed and hostile objects refused in a sentence, in bounded time"),
         *_trial_rows(results.trials),
         _time_row(times, "schema_to_load_s", "schema … load, warm, median", 3),
         _time_row(times, "liveness_s", "all of liveness, warm, median", 60),
@@ -151,14 +154,14 @@ def _rate_row(
     return _row("mutation-score", promise, bar, measured, held, score)
 
 
-def _hostile_row(score: dict[str, Any]) -> tuple[str, ...]:
-    promise = "tests of hostile sources and objects that hold (each source ≤ 10 s CPU, all ≤ 1 GiB, no canary told)"
-    counts = score.get("hostile") or {}
-    if not counts.get("tests"):
+def _hostile_row(score: dict[str, Any], kind: str, promise: str) -> tuple[str, ...]:
+    each = (score.get("hostile") or {}).get(f"hostile_{kind}") or {}
+    if not each.get("cases"):
         return _missing("mutation-score", promise, "100 %")
-    failed = sum(counts.get(name, 0) for name in ("failures", "errors", "skipped"))
-    measured = f"{counts['tests'] - failed} of {counts['tests']}"
-    return _row("mutation-score", promise, "100 %", measured, failed == 0, {**score, "kernels": ["none needed"]})
+    measured = f"{each['stopped']} of {each['cases']} tests hold"
+    return _row(
+        "mutation-score", promise, "100 %", measured, each["stopped"] == each["cases"], {**score, "kernels": ["none"]}
+    )
 
 
 def _time_row(times: dict[str, Any], figure: str, promise: str, limit: float, needs: str = "") -> tuple[str, ...]:
@@ -201,13 +204,15 @@ def _trial_rows(documents: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
         worst = max(one["false_positives"] for one in each)
         least = min(one["planted_found"] for one in each)
         reached = sum(one["planted_found"] >= _LEAST_POWER for one in each)
-        called, trials = (sum(one[name] for one in each) for name in ("real_false_positives", "real_trials"))
+        called, judged = (sum(one[name] for one in each) for name in ("real_false_positives", "real_trials"))
+        runs = {(one["workload"], one.get("run_s")): one["real_trials"] for one in each}  # metrics share their runs
+        trials = sum(runs.values())
         enough = document.get("trials", 0) >= _SIMULATED
         rows += [
             _row("trial", simulated + at, "≤ 5 %", f"{worst:.1%} at worst, of {len(each)} workloads and metrics",
                  worst <= _MOST_FALSE_POSITIVES if enough else None, document),
-            _row("trial", real + at, "≤ 5 %", f"{called} of {trials}",
-                 None if trials < _REAL else called <= _MOST_FALSE_POSITIVES * trials, document),
+            _row("trial", real + at, "≤ 5 %", f"{called} of {judged} verdicts, by metric, in {trials} trials",
+                 None if trials < _REAL else called <= _MOST_FALSE_POSITIVES * judged, document),
             _row("trial", power + at, "≥ 80 %",
                  f"{least:.1%} at worst; reached by {reached} of {len(each)} workloads and metrics",
                  reached == len(each) if enough else None, document),
@@ -275,7 +280,7 @@ def _trials(documents: Sequence[dict[str, Any]]) -> list[str]:
     lines: list[str] = []
     for document in documents:
         rows = [
-            [one["workload"], one["metric"], one["blocks_recorded"], f"{one['run_sd_log']:.1%}",
+            [one["workload"], one.get("run_s", "–"), one["metric"], one["blocks_recorded"], f"{one['run_sd_log']:.1%}",
              f"{one['block_noise_log']:.1%}", one["pairs_needed"], f"{one['false_positives']:.1%}",
              f"{one['planted_found']:.1%}", f"{one['real_false_positives']} of {one['real_trials']}"]
             for one in document.get("rows") or []
@@ -286,8 +291,8 @@ def _trials(documents: Sequence[dict[str, Any]]) -> list[str]:
             f"Looking for {document['mde']:.0%} at {document['confidence']:.0%}. Kernels: {_kernels(document)}. Date: "
             f"{_date(document)}. Simulated over recorded A/A samples: "
             f"{document['simulation']}.",
-            "", table(["workload", "metric", "blocks recorded", "sd of runs", "noise of blocks", "pairs needed",
-                       "false positives", "10 % found", "real A/A called different"], rows), "",
+            "", table(["workload", "a run, s", "metric", "blocks recorded", "sd of runs", "noise of blocks",
+                       "pairs needed", "false positives", "10 % found", "real A/A called different"], rows), "",
         ]  # fmt: skip
     return lines[:-1] or _none("trial")
 

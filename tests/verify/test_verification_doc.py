@@ -24,7 +24,10 @@ SCORE = {
         "bad_rejected": {"hits": 100, "of": 100, "interval95": [0.963, 1.0]},
         "good_refused": {"hits": 0, "of": 52, "interval95": [0.0, 0.069]},
     },
-    "hostile": {"tests": 200, "failures": 0, "errors": 0, "skipped": 1},
+    "hostile": {
+        "hostile_sources": {"cases": 200, "stopped": 199},
+        "hostile_objects": {"cases": 60, "stopped": 60},
+    },
     "results": [
         {
             "case": "bad/late", "bug_class": "missing-kick", "expected": "liveness", "kernel": "7.3.1",
@@ -54,13 +57,14 @@ def _cycles(cycles: int, false_rejections: int = 0) -> dict[str, Any]:
 
 def _trial(trials: int = 1000) -> dict[str, Any]:
     row = {
-        "workload": "longtail", "metric": "class.makespan", "blocks_recorded": 40, "run_sd_log": 0.03,
+        "workload": "longtail", "run_s": 0.7, "metric": "class.makespan", "blocks_recorded": 40, "run_sd_log": 0.03,
         "block_noise_log": 0.02, "pairs_needed": 12, "false_positives": 0.031, "planted_found": 0.79,
         "real_trials": 22, "real_false_positives": 1,
     }  # fmt: skip
     return {
         "measured": None, "kernels": ["7.3.1"], "mde": 0.05, "confidence": 0.95, "trials": trials,
-        "simulation": "blocks drawn with replacement", "rows": [row],
+        "simulation": "blocks drawn with replacement",
+        "rows": [row, {**row, "metric": "others.throughput", "real_false_positives": 0}],
     }  # fmt: skip
 
 
@@ -115,16 +119,18 @@ def test_measured_figures_come_with_kernels_date_and_whether_the_bar_is_held(tmp
     caught = _promise(tmp_path, "bad schedulers caught")
     assert caught[2:6] == ("97 of 100 = 97.0% (95 %: 91.5% to 99.0%)", "**no**", "6.16.9, 7.3.1", "2026-01-02")
     assert _promise(tmp_path, "good schedulers refused")[3] == "yes"
-    # A test that was skipped has stopped nothing.
-    assert _promise(tmp_path, "tests of hostile")[2:4] == ("199 of 200", "**no**")
+    assert _promise(tmp_path, "hostile sources")[2:4] == ("199 of 200 tests hold", "**no**")
+    assert _promise(tmp_path, "malformed")[2:4] == ("60 of 60 tests hold", "yes")
     assert _promise(tmp_path, "schema")[2:4] == ("2.50 s on the slowest kernel (2 CPUs, tcg)", "yes")
     assert _promise(tmp_path, "a whole passport")[2] == NOT_MEASURED  # it was whole, and without a trial
     assert _promise(tmp_path, "cold boot")[2] == NOT_MEASURED
     assert _promise(tmp_path, "false rejections")[2:4] == ("0 in 1000 cycles; 1 emulator faults, run again", "yes")
     assert _promise(tmp_path, "equal arms called different, simulated")[2:6] == (
-        "3.1% at worst, of 1 workloads and metrics", "yes", "7.3.1", "none kept",
+        "3.1% at worst, of 2 workloads and metrics", "yes", "7.3.1", "none kept",
     )  # fmt: skip
-    assert _promise(tmp_path, "equal arms called different, real")[2:4] == ("1 of 22", "yes")
+    assert _promise(tmp_path, "equal arms called different, real")[2:4] == (
+        "1 of 44 verdicts, by metric, in 22 trials", "yes",
+    )  # fmt: skip
     assert _promise(tmp_path, "a planted 10 % effect")[3] == "**no**"
 
 
