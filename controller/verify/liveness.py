@@ -179,11 +179,26 @@ def _measure(candidate: _Candidate, scenario: Scenario) -> tuple[Numbers, list[C
     except Stuck as error:
         candidate.still_in_charge(during)
         raise LivenessRejected("stuck", f"{scenario.name}: {error}", evidence=_kmsg(guest)) from error
-    except GuestError:
+    except EmulatorFault:
+        raise
+    except GuestError as error:
         candidate.still_in_charge(during)
+        _only_with_it(candidate, scenario, error)
         raise
     candidate.still_in_charge(during)
     return mine, list(scenario.judge(mine, bench.baseline(scenario))) if scenario.compared else []
+
+
+def _only_with_it(candidate: _Candidate, scenario: Scenario, error: GuestError) -> None:
+    """Reject a candidate under which a load fails (nobody can fork, say) that works again once it is detached."""
+    if kernel_broke(error) is not None or not scenario.compared:
+        return
+    evidence = _kmsg(candidate.guest)
+    candidate.detach()
+    candidate.bench.baseline(scenario, anew=True)
+    raise LivenessRejected(
+        "stuck", f"{scenario.name}: {error.message}, and only under it", evidence=evidence
+    ) from error
 
 
 def _departure(status: SchedExtStatus, when: str) -> tuple[str, str]:

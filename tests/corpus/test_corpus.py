@@ -32,7 +32,9 @@ import mutation_score
 STATIC = ("lint", "build", "audit")
 GOOD, BAD = corpus.good(), corpus.bad()
 CAUGHT_STATICALLY = [case for case in BAD if case.stage in STATIC]
-ON_A_KERNEL = ("bad/reference_leaked", "bad/null_prev", "bad/lost_each_thousandth", "bad/init_fails")
+ON_A_KERNEL = (
+    "bad/reference_leaked", "bad/null_prev", "bad/lost_each_thousandth", "bad/init_fails", "bad/refuses_tasks",
+)  # fmt: skip
 
 
 def rejection(case: corpus.Case) -> tuple[str, list[str]] | None:
