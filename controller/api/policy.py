@@ -48,6 +48,9 @@ class VerificationSpec(ApiModel):
     kernels: tuple[Annotated[str, Field(min_length=1, max_length=255)], ...] = Field(
         default=("node",), min_length=1, max_length=8, description="`node`, `newest`, `oldest`, or releases."
     )
+    trial: bool = Field(
+        default=False, description="True: it must also be shown to be better than, or equivalent to, the kernel's own."
+    )
     minimum_detectable_effect: Percent = Field(
         default=0.05, gt=0, le=1, description="Smallest effect a trial must see."
     )

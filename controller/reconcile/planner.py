@@ -135,12 +135,14 @@ class Planner:
         target = keys.target_of(task.node)
         assert target is not None
         kernels = verification_kernels(task.policy, target.kernel_release)
+        wanted = task.policy.spec.verification
         examination = verify.examine(
             verify.Candidate.from_proposal(proposal, template),
             kernels=kernels,
             shapes=(VmShape.of_class(target.topology_class),),
-            max_age_ns=task.policy.spec.verification.max_age,
+            max_age_ns=wanted.max_age,
             workload=workload_of(task),
+            trial=verify.spec_for(proposal, wanted) if wanted.trial else None,
             reporter=self._reporter,
         )
         passport = examination.passport
