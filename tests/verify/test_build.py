@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import shutil
+import socket
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -129,6 +132,58 @@ def test_limits_bind_without_the_screen(monkeypatch):
     monkeypatch.setattr(clang, "ADDRESS_SPACE", 64 << 20)
     with pytest.raises(CouldNotTell, match="clang does not start"):
         clang.compile_bpf("int x;", INCLUDE)
+
+
+def inside(monkeypatch, script: str, seconds: int = 3) -> str:
+    """What a shell script says that runs in the place of clang."""
+    busybox = shutil.which("busybox")
+    if busybox is None:
+        missing("busybox", "make setup")
+    shell = clang.Clang(Path(busybox), "0", ())
+    monkeypatch.setattr(clang, "_FLAGS", ("sh", "-c", f"{script}\nexit 0"))
+    run = clang._run(clang._programs(), shell, b"the candidate", INCLUDE, (), stdin=b"given", cpu_seconds=seconds)
+    return run.stdout.decode()
+
+
+def test_the_sandbox_has_the_limits(monkeypatch):
+    said = inside(monkeypatch, "for limit in t v f c n; do ulimit -$limit; done")
+    kib, blocks = 1 << 10, 512
+    assert said.split() == ["3", str((1 << 30) // kib), str((8 << 20) // blocks), "0", "64"]
+
+
+def test_the_sandbox_shows_the_headers_and_the_candidate_and_no_more(monkeypatch, canary):
+    look = "busybox cat candidate.bpf.c; echo; ls; ls include; ls /; ls /home /root /etc /proc; busybox cat"
+    lines = inside(monkeypatch, f"cd /work; {look} {canary}").split("\n")
+    assert lines[:3] == ["the candidate", "candidate.bpf.c", "include"]
+    assert set(lines[3:]) <= {*(path.name for path in INCLUDE.iterdir()), "bin", "lib", "lib64", "usr", "work", ""}
+
+
+def test_the_sandbox_has_no_network(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.2)
+        script = f"echo out | busybox nc -w 1 127.0.0.1 {server.getsockname()[1]} && echo sent"
+        assert "sent" not in inside(monkeypatch, script)
+        with pytest.raises(TimeoutError):
+            server.accept()
+        with subprocess.Popen(["busybox", "sh", "-c", script], stdout=subprocess.DEVNULL):
+            server.settimeout(10)
+            server.accept()[0].close()  # the same words outside are heard
+
+
+def test_the_sandbox_is_read_only_and_has_no_devices_and_no_environment(monkeypatch):
+    monkeypatch.setenv("SECRET", CANARY)
+    writes = "for place in / /work /work/include /tmp /dev; do (echo x > $place/x) && echo wrote; done 2>/dev/null"
+    asks = "[ -e /dev/null ] && echo device; [ -e /proc/self ] && echo processes; set"
+    said = inside(monkeypatch, f"{writes}; {asks}; echo end")
+    assert not {"wrote", "device", "processes"} & set(said.split())
+    assert "LD_LIBRARY_PATH" in said
+    assert said.endswith("end\n")
+    assert CANARY not in said
+
+
+def test_what_the_sandbox_writes_is_cut_off(monkeypatch):
+    said = inside(monkeypatch, "while :; do echo 0123456789012345678901234567890123456789; done")
+    assert len(said) == 8 << 20
 
 
 @pytest.mark.parametrize(

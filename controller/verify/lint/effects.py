@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from tree_sitter import Node
 
 MAX_STATES = 400
+MAX_WORK = 400_000
+"""Steps times what is known at each: about 1 s; a scheduler takes some thousand."""
 INSERTS = frozenset(
     (
         "scx_bpf_dsq_insert", "scx_bpf_dsq_insert_vtime", "scx_bpf_dispatch", "scx_bpf_dispatch_vtime",
@@ -57,6 +59,13 @@ class Expressions:
 
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
+        self._work = 0
+
+    def spend(self, states: set[State]) -> None:
+        """Count the work of one step from these states; gives up when it is more than any scheduler takes."""
+        self._work += sum(4 + len(state.facts) for state in states)
+        if self._work > MAX_WORK:
+            raise GivenUp
 
     def follow(self, function: Function, aliases: set[str], depth: int) -> list[Outcome]:
         """How each path of the function ends."""
@@ -103,6 +112,7 @@ class Expressions:
         return None
 
     def _split(self, node: Node, states: set[State], frame: Frame) -> tuple[set[State], set[State]]:
+        self.spend(states)
         text = spell(node)
         number = {"true": 1, "false": 0, "NULL": 0}.get(text, self._unit.value(text))
         if number is not None:

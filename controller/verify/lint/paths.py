@@ -22,24 +22,22 @@ if TYPE_CHECKING:
 __all__ = ["INSERTS", "Outcome", "State", "outcomes"]
 
 MAX_DEPTH = 8
-MAX_STEPS = 200_000
-"""Statements times states: about 2 s; a scheduler takes some thousand."""
 
 
 def outcomes(unit: Unit, function: Function) -> list[Outcome]:
     """How each path of an operation ends, for its own task. Empty when the analysis gives up."""
-    if function.task is None:
-        return []
-    try:
-        return _Follower(unit).follow(function, {function.task}, 0)
-    except (GivenUp, RecursionError):
-        return []
+    if function.name not in unit.followed:
+        try:
+            found = _Follower(unit).follow(function, {function.task}, 0) if function.task is not None else []
+        except (GivenUp, RecursionError):
+            found = []
+        unit.followed[function.name] = found
+    return unit.followed[function.name]
 
 
 class _Follower(Expressions):
     def __init__(self, unit: Unit) -> None:
         super().__init__(unit)
-        self._steps = 0
         self._known: dict[tuple[str, frozenset[str]], list[Outcome]] = {}
 
     def follow(self, function: Function, aliases: set[str], depth: int) -> list[Outcome]:
@@ -61,8 +59,8 @@ class _Follower(Expressions):
     def _block(self, nodes: Iterable[Node], states: set[State], frame: Frame) -> set[State]:
         for node in nodes:
             states = self._statement(node, states, frame)
-            self._steps += len(states)
-            if len(states) > MAX_STATES or self._steps > MAX_STEPS:
+            self.spend(states)
+            if len(states) > MAX_STATES:
                 raise GivenUp
         return states
 

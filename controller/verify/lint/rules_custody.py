@@ -57,15 +57,24 @@ SEC(".struct_ops.link") struct sched_ext_ops x_ops = {
 """,
 )
 def pid_without_dequeue(unit: Unit) -> Iterator[Found]:
-    """Calls of ops.enqueue that store something in functions that read the pid, without the two operations; once."""
+    """Calls of ops.enqueue that store something in functions that read the pid, without the operations and without a
+    look at the task again in ops.dispatch; once.
+    """
     enqueue = unit.operation("enqueue")
-    if enqueue is None or {"dequeue", "exit_task", "quiescent"} & unit.ops.keys():
+    if enqueue is None or {"dequeue", "exit_task", "quiescent"} & unit.ops.keys() or _checks_again(unit):
         return
     for function in unit.reachable(enqueue):
         for call in function.calls:
             if function.own and "pid" in function.words and _STORES.match(call.name):
                 yield call.line, f"{function.name} keeps a pid that nothing takes back"
                 return
+
+
+def _checks_again(unit: Unit) -> bool:
+    """Does ops.dispatch look the pid up and look at the task's CPUs?"""
+    dispatch = unit.operation("dispatch")
+    words = {word for f in unit.reachable(dispatch) for word in f.words} if dispatch is not None else set()
+    return "cpus_ptr" in words and bool(words & {"bpf_task_from_pid", "bpf_task_from_vpid"})
 
 
 @rule(

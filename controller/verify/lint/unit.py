@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tree_sitter import Node, Tree
 
+    from controller.verify.lint.states import Outcome
+
 _BLANKED = re.compile(
     r"\b(?:SEC\s*\(\s*\"[^\"\n]*\"\s*\)|__(?:always_inline|noinline|weak|ksym|hidden|kptr|kptr_untrusted|percpu|rcu|"
     r"contains|bpf_kfunc|noreturn|unused|maybe_unused|arg_\w+)\b(?:\([^()\n]*\))?|_Pragma\s*\(\s*\"(?:\\.|[^\"\n\\])*\"\s*\))"
@@ -122,6 +124,8 @@ class Unit:
     constants: Mapping[str, str] = field(default_factory=dict)
     keep: list[Tree] = field(default_factory=list)
     reached: dict[str, tuple[Function, ...]] = field(default_factory=dict)
+    followed: dict[str, list[Outcome]] = field(default_factory=dict)
+    """What `paths.outcomes` found, by function."""
 
     def operation(self, name: str) -> Function | None:
         """The function behind an operation of the table, if it is defined in this text."""
