@@ -6,7 +6,12 @@ from __future__ import annotations
 import os
 from typing import NoReturn
 
+import hypothesis
 import pytest
+
+# On a busy machine any single example can take long: time decides no test.
+hypothesis.settings.register_profile("schedctl", deadline=None)
+hypothesis.settings.load_profile("schedctl")
 
 
 def missing(what: str, remedy: str = "make setup") -> NoReturn:

@@ -2,7 +2,7 @@
 /*
  * schedload: small loads for a scheduler, each printing one JSON line about how it fared.
  *
- *   schedload [--comm NAME] [--cgroup DIR] [--nice N] [--policy other|batch|idle] LOAD ARGUMENTS
+ *   schedload [--comm NAME] [--cgroup DIR] [--nice N] [--policy other|batch|idle] [--after SECONDS] LOAD ARGUMENTS
  *                                                                        (the options may also come last)
  *
  *   wakers N PERIOD_US SECONDS   N threads sleep to absolute times; how late they woke, in us
@@ -23,7 +23,7 @@
  *   other COMMAND ...            return to SCHED_OTHER and execute COMMAND
  *
  * --comm sets the process name, --cgroup joins a cgroup (made when missing), --nice sets the nice value: what a policy
- * may tell workloads apart by. Work units are fixed amounts of arithmetic, so that they can be compared between runs.
+ * may tell workloads apart by. --after lets `spin` sleep that long before it computes for its SECONDS. Work units are fixed amounts of arithmetic, so that they can be compared between runs.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -53,6 +53,7 @@
 #define UNIT_STEPS 20000
 
 static char comm[16];
+static int64_t after_ns;
 
 static void die(const char *what)
 {
@@ -286,8 +287,10 @@ static void wait_for_all(void)
 static void spin_body(struct tally *tally, int self, int64_t duration)
 {
 	/* From when all could start, not from when this one first ran: one that is left waiting there is late as well. */
-	int64_t last = tally->begin_ns, end = last + duration, here;
+	int64_t last = tally->begin_ns + after_ns, end = last + duration, here;
 
+	if (after_ns)
+		sleep_until(last);
 	while ((here = now()) < end) {
 		if (here - last > tally->of[self].gap_ns)
 			tally->of[self].gap_ns = here - last;
@@ -667,6 +670,8 @@ static int take_options(int argc, char **argv)
 				die("setpriority");
 		} else if (!strcmp(argv[taken], "--policy"))
 			set_policy(0, policy_named(value), 0);
+		else if (!strcmp(argv[taken], "--after"))
+			after_ns = number(value, 0, 86400) * NS_PER_S;
 		else
 			usage();
 	}

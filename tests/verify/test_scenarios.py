@@ -81,8 +81,8 @@ def test_each_limit_is_just_where_its_sentence_says(name, limit: Limit):
     """On the bound there is nothing to say; a thousandth beyond it there is, with both numbers and the limit."""
     bound = limit.factor * KERNEL[name][limit.figure] + limit.plus
     beyond = bound * (1.001 if limit.worse == "above" else 0.999)
-    assert judged(name, **{limit.figure: bound}) == []
-    ((severity, message),) = judged(name, **{limit.figure: beyond})
+    assert [told for told in judged(name, **{limit.figure: bound}) if told[0] == limit.severity] == []
+    ((severity, message),) = [told for told in judged(name, **{limit.figure: beyond}) if told[0] == limit.severity]
     assert severity == limit.severity
     assert message.startswith(limit.of)
     assert "with the kernel's own scheduler (the limit is" in message
@@ -101,8 +101,8 @@ def test_each_limit_is_just_where_its_sentence_says(name, limit: Limit):
         ("yield-storm", {"yields": 400.0, "least_yields": 60.0, "spin_least_share": 0.45}),
         (
             "rt-hog",
-            {"gap_us": 850_000.0, "bound_gap_us": 1_100_000.0},
-        ),  # left waiting on the CPU that was taken, until it was free again
+            {"gap_us": 450_000.0, "bound_gap_us": 1_100_000.0},
+        ),  # bound there it can but wait
         ("hotplug", {"gap_us": 400_000.0, "came_back": 2.0}),
         ("many-tasks", {"made_ms": 1900.0, "last_ms": 2500.0}),
         ("pinned-floating", {"pinned_least_share": 0.17, "floating_least_share": 0.32}),
@@ -121,7 +121,7 @@ def test_a_scheduler_without_weights_is_warned_and_not_rejected(name):
 
 
 def test_errors_are_told_before_warnings():
-    told = judged("weighted-shares", heavy_share=0.3, heavy_least_share=0.01)
+    told = judged("weighted-shares", heavy_share=0.5, heavy_least_share=0.01)
     assert [severity for severity, _ in told] == ["error", "warn"]
 
 
@@ -139,7 +139,9 @@ def test_errors_are_told_before_warnings():
         ("cgroup-shares", {"light_least_share": 0.0}, "of weight 33: 0.00%.*starves"),
         ("late-waker", {"p50_us": 400_000.0}, "400.0 ms"),
         ("late-waker", {"spin_least_share": 0.01}, "busy task.*starves"),
-        ("pinned-floating", {"pinned_least_share": 0.02}, "bound to CPU 0"),
+        ("pinned-floating", {"pinned_least_share": 0.02}, "bound to one CPU"),
+        ("rt-hog", {"gap_us": 850_000.0}, "held one CPU and after: 850.0 ms"),
+        ("cgroup-shares", {"heavy_share": 0.3}, "lighter one gets more"),
         ("yield-storm", {"spin_least_share": 0.01}, "yielding does not let it in"),
         ("yield-storm", {"least_yields": 1.0}, "slowest task that yields: 1, 1000"),
         ("rt-hog", {"gap_us": 2_400_000.0}, "real-time task held one CPU and after: 2.4 s"),

@@ -16,7 +16,7 @@ TOGETHER = Limit(
 """A load measures from when its own tasks are there, so one that is not let in until the others end is just late."""
 
 _CGROUPS = (("heavy", 100), ("light", 33))
-_IGNORED = 0.77
+_IGNORED, _TURNED_ROUND = 0.77, 0.6
 
 
 def _least(group: str, who: str) -> Limit:
@@ -45,6 +45,8 @@ def _two_groups(arena: Arena, commands: Sequence[Sequence[str]]) -> Numbers:
         _least("heavy", "a task of nice 0"),
         _least("light", "a task of nice 5"),
         TOGETHER,
+        Limit("heavy_share", "below", _TURNED_ROUND, of="the share of the tasks of nice 0 against nice 5",
+              means="who is nicer gets more"),
         Limit("heavy_share", "below", _IGNORED, of="the share of the tasks of nice 0 against nice 5",
               means="nice values are ignored", severity="warn"),
     ),
@@ -63,6 +65,8 @@ def weighted_shares(arena: Arena) -> Numbers:
         _least("heavy", "a task of the cgroup of weight 100"),
         _least("light", "a task of the cgroup of weight 33"),
         TOGETHER,
+        Limit("heavy_share", "below", _TURNED_ROUND, of="the share of the cgroup of weight 100 against 33",
+              means="the lighter one gets more"),
         Limit("heavy_share", "below", _IGNORED, of="the share of the cgroup of weight 100 against 33",
               means="cgroup weights are ignored", severity="warn"),
     ),
@@ -82,9 +86,9 @@ def cgroup_shares(arena: Arena) -> Numbers:
 @scenario(
     "pinned-floating",
     asks="do bound and free tasks both get their part",
-    load="2 computing tasks bound to CPU 0, and one computing task a CPU that may run anywhere",
+    load="a computing task bound to each CPU, two to CPU 0, and one computing task a CPU that may run anywhere",
     limits=(
-        _least("pinned", "a task bound to CPU 0"),
+        _least("pinned", "a task bound to one CPU"),
         _least("floating", "a task that may run anywhere"),
         TOGETHER,
     ),
@@ -93,9 +97,9 @@ def pinned_floating(arena: Arena) -> Numbers:
     """A queue of its own for bound tasks is easily served first, or last, for ever."""
     spin = ("schedload", "spin")
     seconds = arena.seconds(2)
-    commands = [("taskset", "1", *spin, "2", seconds), (*spin, str(max(2, arena.cpus)), seconds)]
-    found, slowest = arena.together(commands)
-    pinned, floating = (numbers(one, "cpu_ns") for one in found)
+    commands = [("taskset", f"{1 << cpu:x}", *spin, "1" if cpu else "2", seconds) for cpu in range(arena.cpus)]
+    (*bound, free), slowest = arena.together([*commands, (*spin, str(max(2, arena.cpus)), seconds)])
+    pinned, floating = [each for one in bound for each in numbers(one, "cpu_ns")], numbers(free, "cpu_ns")
     every = [*pinned, *floating]
     total = max(sum(every), 1.0)
     return {
