@@ -120,6 +120,15 @@ def test_a_scheduler_without_weights_is_warned_and_not_rejected(name):
     assert "are ignored" in told[0][1]
 
 
+@pytest.mark.parametrize(
+    ("name", "says"), [("weighted-shares", "nicer gets more"), ("cgroup-shares", "lighter one gets more")]
+)
+def test_weights_that_are_turned_round_are_an_error(name, says):
+    told = judged(name, heavy_share=0.3, light_share=0.7)
+    assert [severity for severity, _ in told] == ["error", "warn"]
+    assert says in told[0][1]
+
+
 def test_errors_are_told_before_warnings():
     told = judged("weighted-shares", heavy_share=0.5, heavy_least_share=0.01)
     assert [severity for severity, _ in told] == ["error", "warn"]
@@ -141,7 +150,6 @@ def test_errors_are_told_before_warnings():
         ("late-waker", {"spin_least_share": 0.01}, "busy task.*starves"),
         ("pinned-floating", {"pinned_least_share": 0.02}, "bound to one CPU"),
         ("rt-hog", {"gap_us": 850_000.0}, "held one CPU and after: 850.0 ms"),
-        ("cgroup-shares", {"heavy_share": 0.3}, "lighter one gets more"),
         ("yield-storm", {"spin_least_share": 0.01}, "yielding does not let it in"),
         ("yield-storm", {"least_yields": 1.0}, "slowest task that yields: 1, 1000"),
         ("rt-hog", {"gap_us": 2_400_000.0}, "real-time task held one CPU and after: 2.4 s"),
