@@ -12,7 +12,7 @@ Whenever there are samples, it then counts
 and prints them as a table (stderr) and JSON (stdout). Simulated trials are simulations over recorded A/A samples: they
 know the noise of one guest on one machine, in its own distribution but not in its own order.
 
-    python bench/trial.py --record --seconds 200 --run-seconds 0.7
+    python bench/trial.py --record --seconds 200 --run-seconds 0.4
 """
 
 from __future__ import annotations
@@ -131,7 +131,10 @@ def row(name: str, metric: str, blocks: list[dict[str, Any]], trials: int, mde: 
         "mde_in_budget": round(math.expm1(statistics.detectable(sigma, afford, CONFIDENCE, POWER)), 4),
         "false_positives": _part(equal, "better", "worse"), "equivalent": _part(equal, "equivalent"),
         "inconclusive": _part(equal, "inconclusive"),
-        "planted_found": _part(planted, "better"), "planted_called_worse": _part(planted, "worse"),
+        "too_noisy_to_run": _part(planted, "too noisy"),
+        "planted_found": _part(planted, "better"),
+        "planted_found_of_those_run": _part([one for one in planted if one != "too noisy"], "better"),
+        "planted_called_worse": _part(planted, "worse"),
         "real_trials": len(real), "real_false_positives": sum(one in ("better", "worse") for one in real),
     }  # fmt: skip
 
@@ -149,7 +152,7 @@ def _simulated(
     """One trial, guardrail and all: its A/A blocks and its own are drawn from the recorded ones, either way round."""
     sigma = statistics.noise(statistics.aa_contrasts(runs[chance.integers(len(runs), size=AA)].tolist()))
     if statistics.blocks_needed(sigma, effect, CONFIDENCE, POWER) > afford:
-        return "inconclusive"
+        return "too noisy"
     count = statistics.blocks_needed(statistics.cautious(sigma, 3 * AA), effect, CONFIDENCE, POWER)
     drawn = chance.integers(len(gains), size=min(count, afford))
     turned = chance.choice([-1.0, 1.0], len(drawn))
@@ -168,7 +171,7 @@ def _real(gains: statistics.Array, effect: float) -> list[str]:
 
 
 def _part(verdicts: list[str], *wanted: str) -> float:
-    return round(sum(one in wanted for one in verdicts) / len(verdicts), 4)
+    return round(sum(one in wanted for one in verdicts) / len(verdicts), 4) if verdicts else 0.0
 
 
 def show(rows: list[dict[str, Any]]) -> None:
@@ -184,17 +187,19 @@ def show(rows: list[dict[str, Any]]) -> None:
         "MDE/200 s",
         "false pos.",
         "power 10%",
+        "if it ran",
         "real",
     ]
-    print(("{:<18}{:>4} {:<26}" + "{:>13}" * 8).format(*heads), file=sys.stderr)
+    print(("{:<18}{:>4} {:<26}" + "{:>13}" * 9).format(*heads), file=sys.stderr)
     for one in rows:
         cells = [
             one["blocks_recorded"], f"{one['run_sd_log']:.1%}", f"{one['block_noise_log']:.1%}", one["pairs_needed"],
             f"{one['mde_in_budget']:.1%}", f"{one['false_positives']:.1%}", f"{one['planted_found']:.1%}",
+            f"{one['planted_found_of_those_run']:.1%}",
             f"{one['real_false_positives']}/{one['real_trials']}",
         ]  # fmt: skip
         print(
-            f"{one['workload']:<18}{one['run_s']:>4} {one['metric']:<26}" + ("{:>13}" * 8).format(*cells),
+            f"{one['workload']:<18}{one['run_s']:>4} {one['metric']:<26}" + ("{:>13}" * 9).format(*cells),
             file=sys.stderr,
         )
 
