@@ -32,7 +32,7 @@ _BANDWIDTH = 1 << 40  # bytes a second: the default would throttle writing to a 
 
 def place(command: list[str], inputs: list[Path]) -> Path:
     """Where the snapshot for this command line and these files belongs (the guest image's name is its digest)."""
-    parts = [*command]
+    parts = ["has its boot id", *command]  # raise it when what is done before writing changes
     for path in inputs:
         about = path.stat()
         parts.append(f"{path.resolve()} {about.st_size} {about.st_mtime_ns}")
