@@ -293,7 +293,7 @@ class Guest:
             self.facts = self._as(GuestFacts, self._receive(deadline, too_late).get("hello"))
 
     def _save(self, file: Path) -> None:
-        self.boot_id()  # the kernel makes it up when it is first read: before the guest is written, or each gets its own
+        self.boot_id()  # made up when first read: before the guest is written, or each gets its own
         try:
             self.repeatable = snapshot.save(self._machine.monitor, file)
         except OSError:  # no room for it: the next boot is a boot
