@@ -1,4 +1,4 @@
-/* expect: stage=load rules=load/kfunc-missing class=interface */
+/* expect: stage=load rules=load/kfunc-missing or stage=audit rules=audit/kfunc-missing class=interface */
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * It needs a function of the kernel that this one has not.
