@@ -96,18 +96,18 @@ def generate() -> SigningKey:
     private = Ed25519PrivateKey.generate()
     pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     _make_dir(path.parent)
+    part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        _write_secret(part, pem)
+        os.link(part, path)  # whole, and never over one that is there
     except FileExistsError as error:
         raise TrustError(
             f"making a signing key: {path} exists already", remedy=f"move it away first: mv {path} {path}.old"
         ) from error
     except OSError as error:
         raise TrustError(f"making a signing key at {path}: {error.strerror}", remedy="set SCHEDCTL_CONFIG") from error
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(pem)
-        file.flush()
-        os.fsync(file.fileno())
+    finally:
+        part.unlink(missing_ok=True)
     return SigningKey(keyid_of(private.public_key()), private)
 
 
@@ -197,6 +197,14 @@ def _install(key: TrustedKey) -> None:
         partial.replace(target)  # whoever lists keys sees the whole file or none
     except OSError as error:
         raise TrustError(f"writing the trusted key {target}: {error.strerror}", remedy="set SCHEDCTL_CONFIG") from error
+
+
+def _write_secret(path: Path, data: bytes) -> None:
+    path.unlink(missing_ok=True)  # of a process of the same number that was killed
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _make_dir(folder: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
+import sys
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -40,6 +42,15 @@ def test_a_signing_key_that_others_can_reach_is_refused(config, key, mode):
         keys.load_signing_key()
     with pytest.raises(TrustError, match="by others"):
         keys.ensure_signing_key()
+
+
+def test_on_a_full_disk_there_is_no_half_a_key(config):
+    config.mkdir()
+    code = "from controller.trust import keys\ntry:\n    keys.generate()\nexcept keys.TrustError as e:\n    print(e)"
+    limited = f"ulimit -f 0; trap '' XFSZ; exec {sys.executable} -c '{code}'"
+    said = subprocess.run(["bash", "-c", limited], capture_output=True, text=True, timeout=60, check=False)
+    assert "File too large" in said.stdout, said.stderr
+    assert list(config.iterdir()) == []
 
 
 def test_no_signing_key_is_said_with_its_path(config):
