@@ -318,7 +318,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     kernels = [] if arguments.static else sorted(dict.fromkeys(found), key=lambda k: images.version_key(k.release))
     results = run(cases, kernels, runner)
-    whole = not wanted and not arguments.static and not arguments.kernel
+    whole = not wanted and not arguments.static  # the document names the kernels
     return report(results, runner, hostile() if whole and not runner.unfinished else {}, whole)
 
 
