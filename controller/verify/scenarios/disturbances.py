@@ -62,8 +62,8 @@ def rt_hog(arena: Arena) -> Numbers:
 @scenario(
     "hotplug",
     asks="does everybody run when a CPU goes, and when it comes back",
-    load="2 computing tasks a CPU, one of them bound to the last CPU, which is taken off line under them and stays so "
-    "until they are done; then it comes back with a task bound to it",
+    load="2 computing tasks a CPU; the last CPU is taken off line under them and stays so until they are done; then it "
+    "comes back with a task bound to it",
     limits=(
         _gap("while a CPU went off line"),
         Limit("spin_least_share", "below", STARVED, of="the least share of a computing task", means="it starves"),
@@ -79,10 +79,8 @@ def hotplug(arena: Arena) -> Numbers:
     last = arena.cpus - 1
     online = f"/sys/devices/system/cpu/cpu{last}/online"
     on_it = ("taskset", f"{1 << last:x}", "schedload", "spin", "1")
-    commands = [
-        ("schedload", "spin", str(max(3, int(arena.busy(2)) - 1)), f"{_OFFLINE_S:g}"),
-        (*on_it, f"{_OFFLINE_S:g}"),
-    ]
+    # None of them is bound to the CPU that goes: on 6.16 such a task stalls under every scheduler that stays in charge.
+    commands = [("schedload", "spin", arena.busy(2), f"{_OFFLINE_S:g}")]
     arena.since_detach(_AFTER_DETACH_S)
     returns = 0
     try:
