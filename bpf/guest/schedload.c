@@ -23,7 +23,8 @@
  *   other COMMAND ...            return to SCHED_OTHER and execute COMMAND
  *
  * --comm sets the process name, --cgroup joins a cgroup (made when missing), --nice sets the nice value: what a policy
- * may tell workloads apart by. --after lets `spin` sleep that long before it computes for its SECONDS. Work units are fixed amounts of arithmetic, so that they can be compared between runs.
+ * may tell workloads apart by. --after lets `spin` sleep that long before it computes for its SECONDS. Work
+ * units are fixed amounts of arithmetic, so that they can be compared between runs.
  */
 #define _GNU_SOURCE
 #include <errno.h>

@@ -26,6 +26,7 @@ KERNEL = {
         "cpu_ms": 4000.0, "slowest_s": 2.2,
     },
     "late-waker": {"p50_us": 150.0, "max_us": 5000.0, "spin_least_share": 0.245, "slowest_s": 2.7},
+    "long-sleeper": {"gap_us": 25_000.0, "least_share": 0.15, "slowest_s": 3.7},
     "pinned-floating": {"pinned_least_share": 0.24, "floating_least_share": 0.24, "spread": 0.05, "slowest_s": 2.2},
     "yield-storm": {"yields": 30000.0, "least_yields": 1000.0, "spin_least_share": 0.4, "slowest_s": 2.0},
     "rt-hog": {
@@ -149,6 +150,7 @@ def test_errors_are_told_before_warnings():
         ("late-waker", {"p50_us": 400_000.0}, "400.0 ms"),
         ("late-waker", {"spin_least_share": 0.01}, "busy task.*starves"),
         ("pinned-floating", {"pinned_least_share": 0.02}, "bound to one CPU"),
+        ("long-sleeper", {"gap_us": 1_800_000.0}, "did not run: 1.8 s.*claims"),
         ("rt-hog", {"gap_us": 850_000.0}, "held one CPU and after: 850.0 ms"),
         ("yield-storm", {"spin_least_share": 0.01}, "yielding does not let it in"),
         ("yield-storm", {"least_yields": 1.0}, "slowest task that yields: 1, 1000"),

@@ -7,6 +7,8 @@ from controller.verify.scenarios.arena import Arena, Numbers, number, numbers
 from controller.verify.scenarios.registry import STARVED, Limit, scenario
 from controller.verify.scenarios.shares import TOGETHER
 
+_ASLEEP_S = 1.8
+
 
 @scenario(
     "idle-wakeup",
@@ -45,6 +47,31 @@ def late_waker(arena: Arena) -> Numbers:
         "p50_us": number(waker, "p50_us"),
         "max_us": number(waker, "max_us"),
         "spin_least_share": round(min(cpu) / max(sum(cpu), 1.0), 4),
+        "slowest_s": slowest,
+    }
+
+
+@scenario(
+    "long-sleeper",
+    asks="do busy tasks go on when others come back from a long sleep with much to do",
+    load=f"one computing task a CPU; after {_ASLEEP_S:g} s one more a CPU, which slept until then, computes as long",
+    limits=(
+        Limit("gap_us", "above", 5, 750_000, of="the longest time that a computing task did not run",
+              means="who slept claims all the time that it did not use"),
+        Limit("least_share", "below", STARVED, of="the least share of a computing task", means="it starves"),
+        TOGETHER,
+    ),
+)  # fmt: skip
+def long_sleeper(arena: Arena) -> Numbers:
+    """Few tasks, so that the virtual time of the busy ones runs far ahead of the sleepers'."""
+    cpus = str(arena.cpus)
+    busy = ("schedload", "spin", cpus, f"{2 * _ASLEEP_S:g}")
+    slept = ("schedload", "--after", f"{_ASLEEP_S:g}", "spin", cpus, f"{_ASLEEP_S:g}")
+    found, slowest = arena.together([busy, slept])
+    cpu, late = (numbers(one, "cpu_ns") for one in found)
+    return {
+        "gap_us": max(each for one in found for each in numbers(one, "gap_us")),
+        "least_share": round(min(*cpu, *late) / max(sum(cpu) + sum(late), 1.0), 4),
         "slowest_s": slowest,
     }
 
