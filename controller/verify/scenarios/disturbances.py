@@ -23,8 +23,8 @@ _OFFLINE_S = 1.4
 _POLL_S = 0.15
 
 
-def _gap(who: str, plus_us: float = 1_500_000) -> Limit:
-    return Limit("gap_us", "above", 5, plus_us, of=f"the longest time that a computing task did not run {who}")
+def _gap(who: str) -> Limit:
+    return Limit("gap_us", "above", 5, 1_500_000, of=f"the longest time that a computing task did not run {who}")
 
 
 @scenario(
@@ -33,10 +33,11 @@ def _gap(who: str, plus_us: float = 1_500_000) -> Limit:
     load=f"a SCHED_FIFO task takes the last CPU for {_HOG_S:g} s, beside 2 computing tasks a CPU, 2 that wake "
     "often, and a computing task bound to that CPU",
     limits=(
-        _gap("while a real-time task held one CPU and after", 500_000),  # less than the real-time task takes
+        _gap("while a real-time task held one CPU and after"),
         Limit("bound_gap_us", "above", 1, 1_500_000, of="the longest time that the task bound to that CPU did not run"),
         Limit("spin_least_share", "below", STARVED, of="the least share of a computing task", means="it starves"),
-        Limit("waker_max_us", "above", 5, 1_500_000, of="the longest wait of a task that slept"),
+        # Less than the real-time task takes: the kernel's own gets wakers in at once, though it may leave a busy task there.
+        Limit("waker_max_us", "above", 5, 600_000, of="the longest wait of a task that slept"),
         TOGETHER,
     ),
 )

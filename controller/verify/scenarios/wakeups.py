@@ -54,7 +54,7 @@ def late_waker(arena: Arena) -> Numbers:
 @scenario(
     "long-sleeper",
     asks="do busy tasks go on when others come back from a long sleep with much to do",
-    load=f"one computing task a CPU; after {_ASLEEP_S:g} s one more a CPU, which slept until then, computes as long",
+    load=f"one computing task a CPU; after {_ASLEEP_S:g} s two more a CPU, which slept until then, compute as long",
     limits=(
         Limit("gap_us", "above", 5, 750_000, of="the longest time that a computing task did not run",
               means="who slept claims all the time that it did not use"),
@@ -63,10 +63,10 @@ def late_waker(arena: Arena) -> Numbers:
     ),
 )  # fmt: skip
 def long_sleeper(arena: Arena) -> Numbers:
-    """Few tasks, so that the virtual time of the busy ones runs far ahead of the sleepers'."""
+    """Few busy tasks, so that their virtual time runs far ahead; more sleepers than CPUs, so that one always waits."""
     cpus = str(arena.cpus)
     busy = ("schedload", "spin", cpus, f"{2 * _ASLEEP_S:g}")
-    slept = ("schedload", "--after", f"{_ASLEEP_S:g}", "spin", cpus, f"{_ASLEEP_S:g}")
+    slept = ("schedload", "--after", f"{_ASLEEP_S:g}", "spin", str(2 * arena.cpus), f"{_ASLEEP_S:g}")
     found, slowest = arena.together([busy, slept])
     cpu, late = (numbers(one, "cpu_ns") for one in found)
     return {
