@@ -36,7 +36,7 @@ def _gap(who: str) -> Limit:
         _gap("while a real-time task held one CPU and after"),
         Limit("bound_gap_us", "above", 1, 1_500_000, of="the longest time that the task bound to that CPU did not run"),
         Limit("spin_least_share", "below", STARVED, of="the least share of a computing task", means="it starves"),
-        # Less than the real-time task takes: the kernel's own gets wakers in at once, though it may leave a busy task there.
+        # Less than the real-time task takes. The kernel's own may leave a busy task there as long, but never a waker.
         Limit("waker_max_us", "above", 5, 600_000, of="the longest wait of a task that slept"),
         TOGETHER,
     ),
