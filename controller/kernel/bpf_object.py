@@ -30,7 +30,7 @@ _REASONS = 1  # BPF_LOG_LEVEL1; since 6.4 a full buffer keeps the log's end
 # How long the verifier may look at all the programs; a pending signal makes it give up. An emulated one needs minutes
 # to find that a loop exceeds its million of instructions, and 0.3 s for all of the programs of our own schedulers.
 _PATIENCE_S = 60.0
-_PATIENCE_FOR_REASONS_S = 1.0
+_PATIENCE_FOR_REASONS_S = 3.0
 _NOT_DONE = f"the BPF verifier is not done with it after {_PATIENCE_S:.0f} s"
 _AGAIN_S = 0.2  # libbpf starts anew, five times
 _STATES = re.compile(r"total_states (\d+) peak_states (\d+)")

@@ -32,7 +32,7 @@ def many_tasks(arena: Arena) -> Numbers:
 @scenario(
     "soak",
     asks="is anybody forgotten in twice the time that the watchdog allows",
-    load="for twice the watchdog's timeout: one computing task a CPU, one of nice 10, one SCHED_BATCH, one bound to "
+    load="for twice the watchdog's timeout: one computing task a CPU, one of nice 5, one SCHED_BATCH, one bound to "
     "the last CPU, tasks that sleep shortly and long, cyclictest, and stress-ng and hackbench passing messages",
     limits=(
         Limit("gap_us", "above", 5, 1_500_000, of="the longest time that a computing task did not run"),
@@ -50,7 +50,7 @@ def soak(arena: Arena) -> Numbers:
     spin = ("spin", "1", seconds)
     loads = [
         ("schedload", "spin", str(arena.cpus), seconds),
-        ("schedload", "--nice", "10", *spin),
+        ("schedload", "--nice", "5", *spin),
         ("schedload", "--policy", "batch", *spin),
         ("taskset", f"{1 << (arena.cpus - 1):x}", "schedload", *spin),
         ("schedload", "wakers", "2", "20000", seconds),
