@@ -7,6 +7,7 @@ schedctl's own library.
 
 from __future__ import annotations
 
+# The line numbers in logs/ are of this text: put what is added on lines that are there.
 PRELUDE = r"""
 typedef unsigned int u32; typedef unsigned long long u64; typedef int s32; typedef long long s64; typedef _Bool bool;
 #define SEC(name) __attribute__((section(name), used))
@@ -21,9 +22,8 @@ typedef unsigned int u32; typedef unsigned long long u64; typedef int s32; typed
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 struct cpumask;
 struct sched_ext_entity { u64 slice; u64 dsq_vtime; u32 weight; };
-struct task_struct { struct sched_ext_entity scx; const struct cpumask *cpus_ptr; int nr_cpus_allowed;
-                     u32 flags; int pid;
-                     char comm[16]; };
+struct task_struct { struct sched_ext_entity scx; const struct cpumask *cpus_ptr; int nr_cpus_allowed; int pid;
+                     u32 flags; char comm[16]; };
 struct scx_init_task_args { bool fork; };
 struct scx_exit_info { s64 exit_code; };
 #pragma clang attribute pop
@@ -33,11 +33,8 @@ struct sched_ext_ops {
     void (*dispatch)(s32 cpu, struct task_struct *prev);
     void (*running)(struct task_struct *p);
     void (*stopping)(struct task_struct *p, bool runnable);
-    void (*enable)(struct task_struct *p);
-    bool (*yield)(struct task_struct *from, struct task_struct *to);
-    void (*cpu_online)(s32 cpu);
-    void (*cpu_offline)(s32 cpu);
-    s32 (*init)(void);
+    void (*enable)(struct task_struct *p); bool (*yield)(struct task_struct *from, struct task_struct *to);
+    void (*cpu_online)(s32 cpu); void (*cpu_offline)(s32 cpu); s32 (*init)(void);
     void (*exit)(struct scx_exit_info *info);
     u64 flags;
     u32 timeout_ms;
@@ -49,8 +46,7 @@ void scx_bpf_dsq_insert(struct task_struct *p, u64 dsq_id, u64 slice, u64 enq_fl
 void scx_bpf_dsq_insert_vtime(struct task_struct *p, u64 dsq_id, u64 slice, u64 vtime, u64 enq_flags) __ksym;
 bool scx_bpf_dsq_move_to_local(u64 dsq_id) __ksym;
 void scx_bpf_kick_cpu(s32 cpu, u64 flags) __ksym;
-s32 scx_bpf_task_cpu(const struct task_struct *p) __ksym;
-s32 scx_bpf_dsq_nr_queued(u64 dsq_id) __ksym;
+s32 scx_bpf_task_cpu(const struct task_struct *p) __ksym; s32 scx_bpf_dsq_nr_queued(u64 dsq_id) __ksym;
 static u64 (*const bpf_ktime_get_ns)(void) = (void *)5;
 static long (*const bpf_override_return)(void *regs, u64 rc) = (void *)58;
 static long (*const bpf_send_signal)(u32 sig) = (void *)109;
