@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -61,6 +62,14 @@ class Bench:
             except OSError:
                 continue
         return found
+
+    def take_passport(self) -> bool:
+        """Remove what was asked for, the passport and its evidence; whether there was one."""
+        passport = self.folder / "passport.json"
+        there = passport.exists()
+        passport.unlink(missing_ok=True)
+        shutil.rmtree(passport.with_name("passport.json.evidence"), ignore_errors=True)
+        return there
 
     def files(self) -> list[str]:
         """What it left: temporary files, files in the making."""
@@ -214,8 +223,7 @@ def test_a_guest_that_is_killed_from_outside(bench, after_s):
     time.sleep(after_s)
     os.kill(pid, signal.SIGKILL)
     out, err = process.communicate(timeout=DEADLINE_S)
-    assert (bench.folder / "passport.json").exists()
-    (bench.folder / "passport.json").unlink()
+    assert bench.take_passport()
     assert_error(bench, process.returncode, out + err, "has no verdict: ", "ended")
 
 
@@ -239,6 +247,5 @@ def test_stopped_at_any_moment(bench):
         time.sleep(moments.uniform(0, 8) * (number + 1) / 12)
         process.send_signal(which)
         out, err = process.communicate(timeout=60)
-        passport = bench.folder / "passport.json"
-        passport.unlink(missing_ok=True)
+        bench.take_passport()
         assert_error(bench, process.returncode, out + err, f"stopped by {which.name}", "run it again")
