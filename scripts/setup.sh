@@ -193,6 +193,20 @@ pull_kernels() {
   logged .venv/bin/python -c 'from controller.kernel import images; [images.pull(which) for which in ("newest", "oldest")]'
 }
 
+# The first verification on a kernel boots it and measures its own scheduler, which all later ones start from.
+warm_kernel() {
+  local stamp
+  stamp=$cache/warm-$(cat controller/verify/scenarios/*.py controller/kernel/*.py bpf/guest/*.c | sha256sum | cut -c1-16)
+  if [[ -e $stamp ]]; then return; fi
+  say "► preparing the newest kernel for verification (once, about a minute)"
+  if .venv/bin/schedctl kernel warm newest >>"$log" 2>&1; then
+    rm -f "$cache"/warm-*
+    : >"$stamp"
+  else
+    say "  it could not be prepared (see $log): the first verification says why"
+  fi
+}
+
 # --- main ------------------------------------------------------------------------------------------------------------
 
 command -v dpkg-query apt-get >/dev/null || fail "this is no Debian: there is no apt" "use Debian 12 or 13"
@@ -200,6 +214,7 @@ command -v dpkg-query apt-get >/dev/null || fail "this is no Debian: there is no
 
 look
 if [[ ${#wanted[@]} -eq 0 ]]; then
+  warm_kernel
   say "✔ nothing is missing"
   exit 0
 fi
@@ -221,4 +236,5 @@ if [[ ${#wanted[@]} -gt 0 ]]; then
   if [[ ${SCHEDCTL_OFFLINE:-} == 1 ]]; then fail "SCHEDCTL_OFFLINE=1 forbids fetching" "with a network: make setup"; fi
   fail "the log is in $log"
 fi
+warm_kernel
 say "✔ ready"

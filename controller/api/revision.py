@@ -11,7 +11,7 @@ from controller.api.base import ApiModel, Digest, DnsName, Resource, Status, Tim
 from controller.api.fingerprint import Fingerprint
 from controller.api.proposal import Proposal
 
-RelativePath = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*$")]
+RelativePath = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*(/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*$")]
 
 
 class RevisionFiles(ApiModel):

@@ -76,6 +76,19 @@ def _kernel_pull(args: Namespace, context: Context) -> int:
     return 0
 
 
+def _kernel_warm(args: Namespace, context: Context) -> int:
+    from controller.kernel import images
+    from controller.kernel.microvm import boot
+    from controller.verify.baselines import warm
+
+    for which in args.which or ["newest"]:
+        image = images.resolve(which)
+        context.reporter.step(f"booting {image.release}, and measuring its own scheduler")
+        kept = warm(lambda image=image: boot(image.path), context.reporter)  # type: ignore[misc]
+        context.out(f"kernel/{image.release} {'warmed' if kept else 'boots anew each time: nothing to keep'}")
+    return 0
+
+
 def _key_generate(_: Namespace, context: Context) -> int:
     from controller.trust import keys
 
@@ -170,6 +183,7 @@ def _version(args: Namespace, context: Context) -> int:
 DOCTOR = Verb(run=_doctor, arguments=_doctor_arguments, usage="[-o wide|json|yaml]")
 KERNEL_LIST = Verb(run=_kernel_list, arguments=_listing)
 KERNEL_PULL = Verb(run=_kernel_pull, arguments=_kernel_pull_arguments, usage="[newest|oldest|PATTERN]...")
+KERNEL_WARM = Verb(run=_kernel_warm, arguments=_kernel_pull_arguments, usage="[newest|oldest|PATTERN]...")
 KEY_GENERATE = Verb(run=_key_generate)
 KEY_TRUST = Verb(run=_key_trust, arguments=_key_trust_arguments, usage="FILE.pub...")
 KEY_LIST = Verb(run=_key_list, arguments=_listing)

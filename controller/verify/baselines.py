@@ -19,7 +19,7 @@ from controller.errors import GuestError, KernelError
 from controller.kernel import snapshot
 from controller.kernel.microvm import EmulatorFault, Guest
 from controller.verify.load import WATCHDOG_MS
-from controller.verify.scenarios import Arena, Numbers, Scenario, Stuck, digest
+from controller.verify.scenarios import SCENARIOS, Arena, Numbers, Scenario, Stuck, digest
 from controller.verify.scenarios.arena import number
 
 FASTER_OR_SLOWER = 1.25
@@ -113,6 +113,19 @@ class Bench:
             return False
         self._baselines.update({scenario.name: kept[scenario.name] for scenario in wanted})
         return True
+
+
+def warm(boot: Callable[[], Guest], reporter: Reporter) -> bool:
+    """Have the snapshot and the baselines of a kernel and shape before the first candidate comes; `boot` boots them.
+
+    False where nothing can be kept (KVM, or no room): then each verification measures them itself.
+    """
+    with boot() as guest:
+        if not guest.repeatable:
+            return False
+        cpus = guest.facts.cpus
+        Bench(guest, again=boot).prepare([s for s in SCENARIOS if not s.not_here(cpus)], reporter)
+    return True
 
 
 def _even(guest: Guest) -> None:

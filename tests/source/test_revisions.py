@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import find
 
-from controller.api import RevisionBytes, SchedulerRevision
+from controller.api import RevisionBytes, RevisionFiles, SchedulerRevision
 from controller.errors import RepositoryError
 from controller.source import GitStore
 from tests import strategies
@@ -101,13 +101,14 @@ def test_a_commit_that_is_not_there(repo: Git, revision: SchedulerRevision) -> N
 
 def test_evidence_is_committed_with_its_revision_and_goes_with_it(repo: Git, revision: SchedulerRevision) -> None:
     store = GitStore(repo.folder)
-    named = revision.spec.files.model_copy(update={"evidence": ("proof/evidence/dmesg-7.3.txt",)})
+    wire = revision.spec.files.wire() | {"evidence": ["proof/evidence/dmesg-7.3.4+deb13-cloud-amd64.txt"]}
+    named = RevisionFiles.model_validate(wire)
     made = revision.model_copy(update={"spec": revision.spec.model_copy(update={"files": named})})
-    files = FILES.model_copy(update={"evidence": {"dmesg-7.3.txt": b"Linux\n"}})
+    files = FILES.model_copy(update={"evidence": {"dmesg-7.3.4+deb13-cloud-amd64.txt": b"Linux\n"}})
     commit = store.add_revision(made, files)
-    assert store.evidence(made, commit) == {"dmesg-7.3.txt": b"Linux\n"}
+    assert store.evidence(made, commit) == {"dmesg-7.3.4+deb13-cloud-amd64.txt": b"Linux\n"}
     assert store.revision_bytes(made, commit) == FILES
-    assert "revisions/proof/evidence/dmesg-7.3.txt" in repo("ls-files").split()
+    assert "revisions/proof/evidence/dmesg-7.3.4+deb13-cloud-amd64.txt" in repo("ls-files").split()
     store.delete([made.key], "gone")
     assert "evidence" not in repo("ls-files")
 
