@@ -66,9 +66,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "doctor": Entry("machine", "DOCTOR", "Say what is missing here, and the command that mends it"),
         "kernel list": Entry("machine", "KERNEL_LIST", "Show the kernel images to verify against"),
         "kernel pull": Entry("machine", "KERNEL_PULL", "Fetch a kernel image"),
-        "kernel warm": Entry(
-            "machine", "KERNEL_WARM", "Prepare a kernel: verify then starts from there"
-        ),
+        "kernel warm": Entry("machine", "KERNEL_WARM", "Prepare a kernel: verify then starts from there"),
         "key generate": Entry("machine", "KEY_GENERATE", "Make this machine's signing key"),
         "key trust": Entry("machine", "KEY_TRUST", "Believe passports signed by a key"),
         "key list": Entry("machine", "KEY_LIST", "Show the keys whose passports are believed here"),
