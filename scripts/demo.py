@@ -41,7 +41,7 @@ kind: SchedulerPolicy
 metadata: {name: default}
 spec:
   templates: {allow: ["%s"]}
-  rollout: {probation: 10s, onAgentExit: keep}
+  rollout: {probation: 5s, onAgentExit: keep}
 """
 IN_GUEST = {"SCHEDCTL_CONFIG": "/run/schedctl/config", "SCHEDCTL_STATE": "/run/schedctl/state"}
 
@@ -139,7 +139,7 @@ class Demo:
         self.on_node("uname", "-r")
         self.start_on_node(
             "agent", SCHEDCTL, "agent", "run", "--role", "node", "--repo", str(self.repo), "--node-name", NODE,
-            "--observe-every", "8s",
+            "--observe-every", "8s", "--observe", "4s", "--interval", "2s",
         )  # fmt: skip
         self.say("A real mixed load on it: 4 CPU-bound `batch` processes beside `frontend`, which sleeps and wakes")
         load = str(build_load_generator())
