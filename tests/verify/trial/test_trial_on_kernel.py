@@ -17,7 +17,7 @@ from controller.kernel import clang
 from controller.kernel.images import KernelImage, release_of
 from controller.kernel.microvm import Guest, boot
 from controller.paths import data_dir
-from controller.verify import Candidate, examine
+from controller.verify import Candidate, evidence, examine
 from controller.verify.trial import TrialRejected, TrialSpec, recompute, runner, workloads
 from controller.verify.trial.arms import GuestArms
 from controller.verify.trial.runner import Where, conduct
@@ -100,11 +100,14 @@ def test_a_scheduler_that_lets_wakers_wait_is_rejected_with_the_samples_that_sho
     assert stages["liveness"].verdict is Verdict.NOT_RUN
     trial = stages["trial"]
     assert [finding.rule for finding in trial.findings] == ["trial/worse"]
-    (name,) = done.attachments
-    assert name == f"trial-{passport.kernels[0].release}.json"
-    assert [(file.name, file.digest) for file in passport.attachments] == [(name, sha256(done.attachments[name]))]
-    again = recompute(done.attachments[name])
-    assert json.loads(done.attachments[name])["objects"] == {"candidate": passport.object_digest}
+    (name,) = (name for name in done.attachments if name.startswith("trial-"))
+    assert name.removesuffix(".gz") == f"trial-{passport.kernels[0].release}.json"
+    assert {file.name: file.digest for file in passport.attachments} == {
+        file: sha256(data) for file, data in done.attachments.items()
+    }
+    raw = evidence.unpacked(name, done.attachments[name])
+    again = recompute(raw)
+    assert json.loads(raw)["objects"] == {"candidate": passport.object_digest}
     assert again.verdict == "worse"
     assert again.figures() == trial.figures
 
