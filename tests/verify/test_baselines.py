@@ -95,7 +95,7 @@ def test_another_boot_has_its_own(scenario, measured):
     assert len(measured) == 2
 
 
-@pytest.mark.parametrize("units", [700, 1300])
+@pytest.mark.parametrize("units", [600, 1700])
 def test_on_a_machine_of_another_speed_they_are_measured_anew(scenario, measured, units):
     prepared(scenario, StandIn(), StandIn)
     prepared(scenario, StandIn((units,)), lambda: StandIn((units,)))
