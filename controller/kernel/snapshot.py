@@ -23,7 +23,7 @@ from controller.kernel import leftovers
 from controller.kernel.initramfs import keep_newest
 from controller.paths import cache_dir
 
-_KEEP = 6  # files of 100 to 200 MB each
+_KEEP = 10  # files of 100 to 200 MB each: two kernels in the shapes that are verified
 _KEEP_NOTES = 24  # files of a few KB
 _SAVE_DEADLINE_S = 60.0
 _ANSWER_S = 20.0
