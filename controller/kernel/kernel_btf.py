@@ -18,6 +18,7 @@ import lzma
 import struct
 from pathlib import Path
 
+from controller.kernel import leftovers
 from controller.kernel.images import KernelImage
 from controller.paths import cache_dir
 
@@ -52,10 +53,7 @@ def kfuncs(image: KernelImage) -> frozenset[str] | None:
 
 def _keep(file: Path, names: frozenset[str]) -> None:
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_suffix(".part")
-        part.write_text(json.dumps(sorted(names)), encoding="utf-8")
-        part.replace(file)
+        leftovers.write(file, json.dumps(sorted(names)).encode())
     except OSError:  # a cache that cannot be written costs 0.3 s the next time
         pass
 
