@@ -45,11 +45,16 @@ from controller.api.passport import (
 )
 from controller.api.policy import Drift, PlanOutcome, PolicySpec, PolicyStatus, RolloutSpec, SchedulerPolicy
 from controller.api.profile import (
+    CgroupCpu,
+    Classification,
+    CpuStats,
     Histogram,
     IntentMatch,
     KernelFacts,
     Pressure,
+    SchedExtAbilities,
     Topology,
+    WakeEdge,
     WorkloadProfile,
     WorkloadStats,
 )
@@ -67,18 +72,15 @@ from controller.api.store import Desired, RevisionBytes, Signature, SourceState,
 from controller.api.template import Hole, Parameter, SchedulerTemplate, TemplateSource, TemplateSpec
 
 __all__ = [
-    "API_VERSION", "GROUP", "STAGES", "ApiModel", "Attachment", "ClassMatch", "Condition", "ConditionStatus",
-    "Desired", "Drift", "DsseSignature", "Envelope", "EvidenceFile", "Finding", "Fingerprint", "Guardrail", "Histogram",
-    "Hole",
-    "IntentMatch", "IntentSpec",
-    "IntentStatus", "KernelColumn", "KernelFacts", "Metric", "NodeEvent", "NodeScheduler", "NodeSpec", "NodeStatus",
-    "ObjectMeta", "Objective", "Parameter", "Passport", "PlanOutcome", "PlannerRecord", "PolicySpec", "PolicyStatus",
-    "Pressure",
+    "API_VERSION", "GROUP", "STAGES", "ApiModel", "Attachment", "CgroupCpu", "ClassMatch", "Classification",
+    "Condition", "ConditionStatus", "CpuStats", "Desired", "Drift", "DsseSignature", "Envelope", "EvidenceFile",
+    "Finding", "Fingerprint", "Guardrail", "Histogram", "Hole", "IntentMatch", "IntentSpec", "IntentStatus",
+    "KernelColumn", "KernelFacts", "Metric", "NodeEvent", "NodeScheduler", "NodeSpec", "NodeStatus", "ObjectMeta",
+    "Objective", "Parameter", "Passport", "PlanOutcome", "PlannerRecord", "PolicySpec", "PolicyStatus", "Pressure",
     "Proposal", "Quarantined", "RenderedSource", "Reporter", "Resource", "RevisionBytes", "RevisionDigests",
-    "RevisionFiles", "RevisionSpec", "RevisionStatus", "RevisionTarget", "RolloutSpec",
+    "RevisionFiles", "RevisionSpec", "RevisionStatus", "RevisionTarget", "RolloutSpec", "SchedExtAbilities",
     "SchedulerPolicy", "SchedulerRevision", "SchedulerTemplate", "SchedulingIntent", "Signature", "Silent",
     "SourceState", "StageResult", "Status", "Store", "TaskClass", "TemplateSource", "TemplateSpec", "Topology",
-    "Verdict", "WorkloadProfile", "WorkloadSelector", "WorkloadStats", "fingerprint_of", "format_duration",
-    "format_percent", "now",
-    "parse_duration", "parse_percent", "set_condition", "sha256",
+    "Verdict", "WakeEdge", "WorkloadProfile", "WorkloadSelector", "WorkloadStats", "fingerprint_of", "format_duration",
+    "format_percent", "now", "parse_duration", "parse_percent", "set_condition", "sha256",
 ]  # fmt: skip

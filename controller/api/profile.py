@@ -11,6 +11,7 @@ from controller.api.base import ApiModel, Digest, Timestamp
 
 Count = Annotated[int, Field(ge=0)]
 Label = Annotated[str, Field(max_length=1024)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Histogram(ApiModel):
@@ -63,6 +64,14 @@ class Topology(ApiModel):
     topology_class: str = Field(description="Such as cpus2.pkg1.smt1.llc1.numa1.")
 
 
+class SchedExtAbilities(ApiModel):
+    """What this kernel's BTF says its sched_ext can do; names as the kernel has them, sorted."""
+
+    ops: tuple[Label, ...] = Field(default=(), max_length=256, description="Members of struct sched_ext_ops.")
+    kfuncs: tuple[Label, ...] = Field(default=(), max_length=512, description="scx_bpf_* functions.")
+    flags: tuple[Label, ...] = Field(default=(), max_length=256, description="SCX_OPS_* flags.")
+
+
 class KernelFacts(ApiModel):
     """The kernel a node runs."""
 
@@ -72,11 +81,63 @@ class KernelFacts(ApiModel):
 
 
 class Pressure(ApiModel):
-    """PSI `some` over the last 10 s, percent of time; absent when the kernel has no PSI."""
+    """PSI over the last 10 s, percent of time; absent when the kernel has no PSI.
+
+    `some`: at least one task waited for the resource. `full`: nobody ran for it; there is none for the CPU.
+    """
 
     cpu: float | None = None
     memory: float | None = None
     io: float | None = None
+    memory_full: float | None = None
+    io_full: float | None = None
+
+
+class CpuStats(ApiModel):
+    """One logical CPU during the window. Shares are of the window, 0 to 1; absent figures could not be measured."""
+
+    cpu: Count
+    busy_share: Share
+    steal_share: Share | None = Field(default=None, description="Taken by the hypervisor (/proc/stat).")
+    wait_ns: Count | None = Field(default=None, description="Sum of all waits in its run queue (/proc/schedstat).")
+    depth: tuple[Count, ...] = Field(
+        default=(), max_length=64, description="[i]: nanoseconds with i tasks runnable or running; the last: or more."
+    )
+
+
+class CgroupCpu(ApiModel):
+    """cpu.weight, cpu.max and cpu.stat of a workload's cgroup; counts are of the window, absent: not told here."""
+
+    path: Label
+    weight: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    quota: Annotated[float, Field(gt=0)] | None = Field(default=None, description="CPUs that cpu.max allows.")
+    usage_ns: Count | None = None
+    periods: Count | None = Field(default=None, description="Enforcement periods that passed.")
+    throttled_periods: Count | None = None
+    throttled_ns: Count | None = None
+    pressure: Pressure | None = None
+    container: Label = Field(default="", description="Container id, where the path names one.")
+    pod: Label = Field(default="", description="Kubernetes pod UID, where the path names one.")
+    qos: Literal["", "Guaranteed", "Burstable", "BestEffort"] = Field(default="", description="The pod's QoS class.")
+
+
+WorkloadClass = Literal["latency", "throughput", "batch", "background"]
+
+
+class Classification(ApiModel):
+    """What kind of load a workload is, with what speaks for it."""
+
+    kind: WorkloadClass
+    confidence: Share = Field(description="0.5: could as well be the next likely; 1: nothing speaks against it.")
+    because: tuple[Label, ...] = Field(default=(), max_length=8, description="The features that decided, in words.")
+
+
+class WakeEdge(ApiModel):
+    """Wakeups by which tasks of one workload woke those of another, both by name; `waker` "" is an interrupt."""
+
+    waker: Label
+    wakee: Label
+    wakeups: Count
 
 
 class WorkloadStats(ApiModel):
@@ -92,9 +153,16 @@ class WorkloadStats(ApiModel):
     voluntary_switches: Count | None = Field(default=None, description="Left the CPU by sleeping.")
     involuntary_switches: Count | None = Field(default=None, description="Was preempted.")
     migrations: Count | None = Field(default=None, description="Ran on another CPU than before.")
+    llc_migrations: Count | None = Field(default=None, description="Migrations to another last-level cache.")
+    numa_migrations: Count | None = Field(default=None, description="Migrations to another NUMA node.")
     forks: Count | None = None
+    execs: Count | None = None
+    exits: Count | None = None
     wakeup_latency: Histogram | None = Field(default=None, description="Runnable → running.")
     burst: Histogram | None = Field(default=None, description="On-CPU time between switches.")
+    sleep: Histogram | None = Field(default=None, description="From leaving a CPU to sleep until the next wakeup.")
+    cgroup: CgroupCpu | None = Field(default=None, description="Of the cgroup that all of it is in, if it is one.")
+    classification: Classification | None = None
 
 
 class IntentMatch(ApiModel):
@@ -115,9 +183,12 @@ class WorkloadProfile(ApiModel):
     degraded: Label = Field(default="", description="Why the observer is not bcc, and what is missing for it.")
     topology: Topology
     kernel: KernelFacts
+    abilities: SchedExtAbilities | None = Field(default=None, description="Absent where there is no BTF to ask.")
     pressure: Pressure = Field(default_factory=Pressure)
     workloads: tuple[WorkloadStats, ...] = Field(default=(), max_length=512, description="Busiest first.")
     matches: tuple[IntentMatch, ...] = Field(default=(), max_length=512)
+    cpus: tuple[CpuStats, ...] = Field(default=(), max_length=1024, description="By number.")
+    wake_edges: tuple[WakeEdge, ...] = Field(default=(), max_length=256, description="Most wakeups first.")
     dropped: Count = Field(default=0, description="Events that found a map full: counted, not attributed.")
 
     def workload(self, name: str) -> WorkloadStats | None:
