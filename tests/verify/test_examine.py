@@ -23,7 +23,7 @@ from tests.verify import sources
 from tests.verify.candidates import filled
 
 STATIC = ("schema", "render", "lint", "build", "audit")
-examine_module = importlib.import_module("controller.verify.examine")
+columns_module = importlib.import_module("controller.verify.columns")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -193,7 +193,7 @@ def test_only_an_emulators_fault_is_tried_again(image, monkeypatch, fault, attem
         boots.append(1)
         raise fault
 
-    monkeypatch.setattr(examine_module, "boot", boot)
+    monkeypatch.setattr(columns_module, "boot", boot)
     passport = examine(Candidate.from_source(sources.GOOD), kernels=[image]).passport
     assert passport.verdict is Verdict.ERROR
     assert len(boots) == attempts

@@ -20,7 +20,7 @@ from controller.verify import Candidate, evidence, examine
 from tests.conftest import missing
 from tests.verify import sources
 
-examine_module = importlib.import_module("controller.verify.examine")
+columns_module = importlib.import_module("controller.verify.columns")
 RELEASE = "6.99.0-test"
 STAGES = ("build", "audit", "load", "liveness")
 
@@ -86,7 +86,7 @@ def guests(monkeypatch, tmp_path):
         world.made.append(ScriptedGuest(shape or VmShape(), end))
         return world.made[-1]
 
-    monkeypatch.setattr(examine_module, "boot", boot)
+    monkeypatch.setattr(columns_module, "boot", boot)
     return world
 
 
@@ -152,7 +152,7 @@ def test_the_console_of_a_guest_that_never_came_up_is_kept(guests, monkeypatch):
     def boot(*_arguments, **_named):
         raise GuestError("did not come up within 90 s", console="[    0.0] Linux version")
 
-    monkeypatch.setattr(examine_module, "boot", boot)
+    monkeypatch.setattr(columns_module, "boot", boot)
     result, _ = examined(guests)
     assert result.passport.verdict is Verdict.ERROR
     assert result.attachments == {f"console-{RELEASE}.txt": b"[    0.0] Linux version"}
@@ -199,7 +199,7 @@ def test_a_keyboard_interrupt_of_somebody_elses_is_left_to_them(guests):
 
 
 def test_each_shape_has_its_column_and_its_texts(guests, monkeypatch):
-    monkeypatch.setattr(examine_module, "liveness", lambda *_: SimpleNamespace(
+    monkeypatch.setattr(columns_module, "liveness", lambda *_: SimpleNamespace(
         figures={}, warnings=[], left_out={}, seconds={}))  # fmt: skip
     guests.ends = [GuestError("not reached")]
     shapes = [VmShape.parse(label) for label in ("2", "2x2x2", "2")]
