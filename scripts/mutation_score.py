@@ -2,10 +2,11 @@
 """How many planted bugs the verifier catches, and how many good schedulers it refuses: `make mutation-score`.
 
 Every scheduler of tests/corpus goes through `examine`, as one that a person verifies would: the bad ones on the newest
-kernel, the good ones on the oldest too. A bad one counts as caught only when it is rejected by a stage and rule that
-its header names; one that is rejected for something else is shown as such and does not count, and a verdict `error` is
-never a catch. Each result is kept by the digest of the candidate, the kernel and the verifier's own files, so a run
-that was interrupted goes on where it was. Hostile sources and objects are their tests', which are run and counted.
+kernel (on the newest that is old enough, where its header says `before=`), the good ones on the oldest too. A bad one
+counts as caught only when it is rejected by a stage and rule that its header names; one that is rejected for something
+else is shown as such and does not count, and a verdict `error` is never a catch. Each result is kept by the digest of
+the candidate, the kernel and the verifier's own files, so a run that was interrupted goes on where it was. Hostile
+sources and objects are their tests', which are run and counted.
 
 Exit 0 when the bars hold (bad caught >= 98 %, good refused 0, hostile stopped 100 %), 1 when not, 2 when it could not
 tell or was told to stop early.
@@ -184,11 +185,17 @@ def run(cases: Sequence[Case], kernels: Sequence[KernelImage], runner: Runner) -
     print(f"{len(results)} of {len(cases)} rejected without a kernel; {len(dynamic)} go on", flush=True)
     for kernel in reversed(kernels):
         for case in dynamic:
-            if kernel is kernels[-1] or not case.expects:
+            if kernel is _kernel_for(case, kernels) or not case.expects:
                 told = runner.on(case, kernel)
                 if told is not None:
                     results.append(told)
     return results
+
+
+def _kernel_for(case: Case, kernels: Sequence[KernelImage]) -> KernelImage:
+    """The newest of `kernels` on which a bad one's fault is a fault; the newest when there is none such."""
+    old = [k for k in kernels if not case.before or images.version_key(k.release) < images.version_key(case.before)]
+    return (old or list(kernels))[-1]
 
 
 def _slow(case: Case) -> int:

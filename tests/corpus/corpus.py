@@ -8,6 +8,8 @@ A bad one begins with a comment of one line that says who is expected to catch i
 
 The first is where it should be caught; the others, after `or`, are as good (a fault may show in a neighbouring scenario
 first). `load/*` is every rule of that stage. A sentence on what is wrong follows in a comment of its own.
+
+`before=7.0` at the header's end: what is wrong is a fault on older kernels only, and the sentence says why.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ CLASSES = frozenset(
         "memory-safety", "unbounded", "object", "licence", "compile", "interface",
     )
 )  # fmt: skip
-_HEADER = re.compile(r"/\* expect: (?P<pairs>.+) class=(?P<class>[a-z-]+) \*/\n")
+_HEADER = re.compile(r"/\* expect: (?P<pairs>.+) class=(?P<class>[a-z-]+)(?: before=(?P<before>\d+\.\d+))? \*/\n")
 _PAIR = re.compile(r"stage=(?P<stage>[a-z]+) rules=(?P<rules>[\w/*,-]+)")
 _SENTENCE = re.compile(r"/\*\n \* (?P<text>.+?)\n \*/", re.DOTALL)
 
@@ -53,6 +55,8 @@ class Case:
     expects: tuple[Expectation, ...] = ()
     bug_class: str = ""
     sentence: str = ""
+    before: str = ""
+    """The first kernel on which it is no fault, such as `7.0`."""
 
     @property
     def name(self) -> str:
@@ -96,4 +100,4 @@ def read(path: Path) -> Case:
     text = re.sub(r"\s*\n \*\s*", " ", sentence["text"]) if sentence is not None else ""
     if not text.endswith("."):
         raise ValueError(f"{path}: no sentence says what is wrong with it")
-    return Case(path, source, tuple(expects), header["class"], text)
+    return Case(path, source, tuple(expects), header["class"], text, header["before"] or "")

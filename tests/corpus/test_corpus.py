@@ -56,6 +56,13 @@ def test_there_are_as_many_as_were_promised():
     assert {case.bug_class for case in BAD} == corpus.CLASSES
 
 
+def test_what_is_no_fault_on_a_new_kernel_is_judged_on_an_old_one():
+    old, new = (images.KernelImage(release, Path("vmlinuz"), "file") for release in ("6.16.3-cloud", "7.3.4-cloud"))
+    case = next(case for case in BAD if case.before == "7.0")
+    assert mutation_score._kernel_for(case, [old, new]) is old
+    assert mutation_score._kernel_for(next(c for c in BAD if not c.before), [old, new]) is new
+
+
 def test_no_two_are_the_same():
     texts = [case.source.partition("*/\n")[2] for case in (*GOOD, *BAD)]
     assert len(set(texts)) == len(texts)
