@@ -75,7 +75,6 @@ def _lines(value: Facts) -> str:
 def committed_for(node: NodeScheduler, desired: Desired) -> SchedulerRevision | None:
     """The newest committed revision for what this node is to run now; None if there is none, or nothing is wanted."""
     from controller.reconcile import keys
-    from controller.reconcile.drift import newest
 
     policy = keys.governing(desired.policies, node.spec.labels)
     target = keys.target_of(node)
@@ -83,7 +82,7 @@ def committed_for(node: NodeScheduler, desired: Desired) -> SchedulerRevision | 
     if not isinstance(policy, SchedulerPolicy) or target is None or not intents:
         return None
     key = keys.plan_key(policy, intents, target)
-    return newest(desired.revisions, key)
+    return keys.newest(desired.revisions, key)
 
 
 DIFF = Verb(run=_diff, arguments=_arguments, usage="[-f FILE|DIR|- [-R]]", failure=2)

@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from textwrap import indent
+from typing import TypeVar
 
 from controller.cli.command import Parser, UsageError, Verb
 from controller.cli.context import Context
 from controller.cli.text import suggestion, table
 from controller.errors import InputError
+
+_Explained = TypeVar("_Explained")
 
 
 def _arguments(parser: Parser) -> None:
@@ -37,21 +40,15 @@ def _explain(args: Namespace, context: Context) -> int:
 def _lint(rule: str) -> str:
     from controller.verify.lint import rules
 
-    known = {each.id: each for each in rules.all()}
+    known = {each.id.removeprefix("lint/"): each for each in rules.all()}
     if not rule:
         return table(["RULE", "SEVERITY", "DESCRIPTION"], [[r.id, r.severity, r.sentence] for r in known.values()])
-    found = known.get(f"lint/{rule}")
-    if found is None:
-        near = suggestion(rule, [name.removeprefix("lint/") for name in known]).replace("\t", "\tlint/")
-        raise InputError(
-            f'there is no lint rule "lint/{rule}"{near}', remedy="" if near else "see: schedctl explain lint"
-        )
+    found = _one_of(known, rule, "lint", "lint rule")
     sections = [
         ("DESCRIPTION", found.what), ("WHY", found.why), ("FOUND BY", found.check.__doc__ or ""), ("FIX", found.fix),
         ("BAD", found.bad), ("GOOD", found.good),
     ]  # fmt: skip
-    text = f"RULE:      {found.id}\nSEVERITY:  {found.severity}\n"
-    return text + "".join(f"\n{title}:\n{indent(body.rstrip(), '    ')}\n" for title, body in sections)
+    return _page(f"RULE:      {found.id}\nSEVERITY:  {found.severity}\n", sections)
 
 
 def _liveness(name: str) -> str:
@@ -60,17 +57,22 @@ def _liveness(name: str) -> str:
     known = {each.name: each for each in scenarios.SCENARIOS}
     if not name:
         return table(["SCENARIO", "ASKS"], [[each.name, each.asks] for each in known.values()])
+    found = _one_of(known, name, "liveness", "liveness scenario")
+    sections = [("ASKS", found.asks), ("LOAD", found.load), ("FAILS IF", found.fails_if.replace("; or ", ";\nor "))]
+    return _page(f"SCENARIO:  liveness/{found.name}\n", sections)
+
+
+def _one_of(known: Mapping[str, _Explained], name: str, prefix: str, noun: str) -> _Explained:
     found = known.get(name)
     if found is None:
-        near = suggestion(name, list(known)).replace("\t", "\tliveness/")
-        raise InputError(
-            f'there is no liveness scenario "liveness/{name}"{near}',
-            remedy="" if near else "see: schedctl explain liveness",
-        )
-    sections = [("ASKS", found.asks), ("LOAD", found.load), ("FAILS IF", found.fails_if.replace("; or ", ";\nor "))]
-    return f"SCENARIO:  liveness/{found.name}\n" + "".join(
-        f"\n{title}:\n{indent(body, '    ')}\n" for title, body in sections
-    )
+        near = suggestion(name, list(known)).replace("\t", f"\t{prefix}/")
+        remedy = "" if near else f"see: schedctl explain {prefix}"
+        raise InputError(f'there is no {noun} "{prefix}/{name}"{near}', remedy=remedy)
+    return found
+
+
+def _page(head: str, sections: Sequence[tuple[str, str]]) -> str:
+    return head + "".join(f"\n{title}:\n{indent(body.rstrip(), '    ')}\n" for title, body in sections)
 
 
 PREFIXES: dict[str, Callable[[str], str]] = {"lint": _lint, "liveness": _liveness}

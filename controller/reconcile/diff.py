@@ -29,7 +29,6 @@ from controller.api import (
 from controller.deploy import Actual
 from controller.deploy.actual import Death
 from controller.reconcile import keys
-from controller.reconcile.drift import newest
 
 
 class Attach(ApiModel):
@@ -130,7 +129,7 @@ def _under(view: NodeView, policy: SchedulerPolicy) -> NodeDecision:
     if target is None:
         return _decide(view, "Stalled", "NoKernelBTF", "this kernel has no BTF: no passport can be bound to it")
     key = keys.plan_key(policy, intents, target)
-    wanted = newest(desired.revisions, key)
+    wanted = keys.newest(desired.revisions, key)
     if wanted is None:
         return _without_revision(view, policy, view.plans.get(key))
     digests = wanted.spec.digests
@@ -294,7 +293,7 @@ def diff_planner(
         assert isinstance(policy, SchedulerPolicy)
         key = keys.plan_key(policy, intents, target)
         inputs = template_inputs.get(key, key)
-        standing = newest(source.desired.revisions, key)
+        standing = keys.newest(source.desired.revisions, key)
         if key in tasks or (standing is not None and standing.name not in (drifted or {})):
             continue
         if standing is not None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from controller.api import Desired, Drift, NodeScheduler, SchedulerPolicy, SchedulerRevision, fingerprint_of
+from controller.api import Desired, Drift, NodeScheduler, SchedulerPolicy, fingerprint_of
 from controller.api.fingerprint import distance
 from controller.reconcile import keys
 
@@ -41,7 +41,7 @@ def _of(node: NodeScheduler, desired: Desired, known: Mapping[tuple[str, str], D
     assert isinstance(policy, SchedulerPolicy)
     assert status is not None
     assert status.profile is not None
-    wanted = newest(desired.revisions, keys.plan_key(policy, intents, target))
+    wanted = keys.newest(desired.revisions, keys.plan_key(policy, intents, target))
     if wanted is None or wanted.spec.workload is None:
         return None
     taken = status.profile.taken_at
@@ -58,9 +58,3 @@ def _of(node: NodeScheduler, desired: Desired, known: Mapping[tuple[str, str], D
         node=node.name, revision=wanted.name, profiles=count, distance=round(apart, 4),
         since=old.since if old is not None else taken, last=taken,
     )  # fmt: skip
-
-
-def newest(revisions: Sequence[SchedulerRevision], key: str) -> SchedulerRevision | None:
-    """The revision that counts for a plan key: the one that was made last."""
-    made = [r for r in revisions if r.spec.plan_key == key]
-    return max(made, key=lambda r: (r.spec.created_at, r.name), default=None)

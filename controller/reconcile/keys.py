@@ -9,13 +9,14 @@ one plan. What may change the result without changing what is wanted (template t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from controller.api import (
     Desired,
     NodeScheduler,
     RevisionTarget,
     SchedulerPolicy,
+    SchedulerRevision,
     SchedulerTemplate,
     SchedulingIntent,
     sha256,
@@ -92,3 +93,9 @@ def plan_inputs(key: str, templates: Iterable[SchedulerTemplate], version: str) 
     """Digest of everything that may change the result of planning for `key`."""
     texts = sorted(f"{t.name}={t.spec.content_digest()}" for t in templates)
     return sha256("\n".join([key, version, *texts]).encode())
+
+
+def newest(revisions: Sequence[SchedulerRevision], key: str) -> SchedulerRevision | None:
+    """The revision that counts for a plan key: the one that was made last."""
+    made = [r for r in revisions if r.spec.plan_key == key]
+    return max(made, key=lambda r: (r.spec.created_at, r.name), default=None)
