@@ -33,13 +33,13 @@ from controller.kernel.microvm import EmulatorFault, boot
 from controller.verify.trial import TrialSpec, statistics, workloads
 from controller.verify.trial.arms import GuestArms
 from controller.verify.trial.design import run_seeds
-from controller.verify.trial.spec import OBJECTIVES
+from controller.verify.trial.spec import BUDGET_S, OBJECTIVES
 from controller.verify.trial.workloads import better, value
 
 RESULTS = Path(__file__).parent / "results"
 SAMPLES = RESULTS / "trial-aa.json"
 AA = 10
-CONFIDENCE, POWER, PLANTED, ALLOWED, BUDGET_S = 0.95, 0.8, 0.10, 0.10, 200
+CONFIDENCE, POWER, PLANTED, ALLOWED = 0.95, 0.9, 0.10, 0.10
 ALSO = {"longtail": ["others.throughput"], "mixed": ["class.wakeupLatency.p50", "others.throughput"]}
 
 
@@ -151,7 +151,7 @@ def _simulated(
 ) -> str:  # fmt: skip
     """One trial, guardrail and all: its A/A blocks and its own are drawn from the recorded ones, either way round."""
     sigma = statistics.noise(statistics.aa_contrasts(runs[chance.integers(len(runs), size=AA)].tolist()))
-    if statistics.blocks_needed(sigma, effect, CONFIDENCE, POWER) > afford:
+    if statistics.blocks_needed(statistics.hopeful(sigma, 3 * AA), effect, CONFIDENCE, POWER) > afford:
         return "too noisy"
     count = statistics.blocks_needed(statistics.cautious(sigma, 3 * AA), effect, CONFIDENCE, POWER)
     drawn = chance.integers(len(gains), size=min(count, afford))
@@ -184,7 +184,7 @@ def show(rows: list[dict[str, Any]]) -> None:
         "run sd",
         "noise",
         "pairs needed",
-        "MDE/200 s",
+        "MDE in time",
         "false pos.",
         "power 10%",
         "if it ran",

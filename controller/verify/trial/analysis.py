@@ -67,13 +67,16 @@ def calibrate(document: Document) -> tuple[float, int]:
 
 
 def plan(document: Document, affordable: int) -> Document:
-    """How many blocks to run, from the A/A blocks and what there is time for; 0 when that is not enough.
+    """How many blocks to run, from the A/A blocks and what there is time for; 0 when that is surely not enough.
 
-    The noise is known from few blocks only: where there is time, as many are run as a somewhat larger noise needs.
+    The noise is known from few blocks only: where there is time, as many are run as a somewhat larger noise needs, and
+    a trial is begun when a somewhat smaller one would let it end in time.
     """
     sigma, needed = calibrate(document)
-    safe = _needed(document["spec"], statistics.cautious(sigma, len(_aa(document))))
-    return {"needed": needed, "affordable": affordable, "blocks": min(safe, affordable) if needed <= affordable else 0}
+    known_from = len(_aa(document))
+    safe = _needed(document["spec"], statistics.cautious(sigma, known_from))
+    least = _needed(document["spec"], statistics.hopeful(sigma, known_from))
+    return {"needed": needed, "affordable": affordable, "blocks": min(safe, affordable) if least <= affordable else 0}
 
 
 def _aa(document: Document) -> statistics.Array:

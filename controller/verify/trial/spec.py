@@ -15,7 +15,7 @@ from controller.api import Metric, Proposal
 from controller.api.policy import VerificationSpec
 from controller.errors import InputError
 
-BUDGET_S = 200.0
+BUDGET_S = 260.0
 PERCENTILES = (50, 90, 95, 99)
 OBJECTIVES = {
     "longtail": Metric.MAKESPAN,
@@ -76,7 +76,7 @@ class TrialSpec:
     percentile: int = 99
     mde: float = 0.05
     confidence: float = 0.95
-    power: float = 0.8
+    power: float = 0.9
     budget_s: float = BUDGET_S
     seed: int = 1
     guardrails: tuple[Guardrail, ...] = ()

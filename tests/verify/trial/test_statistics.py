@@ -39,7 +39,7 @@ def simulated_runs(chance: np.random.Generator, count: int, sigma: float) -> np.
 def trial(chance: np.random.Generator, sigma: float, shift: float) -> str:
     """The whole of a trial's arithmetic: A/A, blocks by its noise, the comparison."""
     noise = statistics.noise(statistics.aa_contrasts(np.exp(simulated_runs(chance, 10, sigma)).tolist()))
-    needed = min(statistics.blocks_needed(statistics.cautious(noise, 30), EFFECT, 0.95, 0.8), 60)
+    needed = min(statistics.blocks_needed(statistics.cautious(noise, 30), EFFECT, 0.95, 0.9), 60)
     values = blocks(chance, needed, sigma, shift)
     return statistics.judge(statistics.interval(values, 0.95, int(chance.integers(1 << 30))), EFFECT)
 
@@ -56,7 +56,7 @@ def test_equal_arms_are_called_different_in_at_most_a_twentieth_of_trials(sigma)
 def test_the_interval_itself_misses_the_truth_in_at_most_a_twentieth_of_samples():
     """Without the help of `equivalent`: at the fewest blocks there are, and at many."""
     chance = np.random.default_rng(5)
-    for count in (statistics.MIN_BLOCKS, 12, 30):
+    for count in (statistics.MIN_BLOCKS, 20, 30):
         found = [statistics.interval(blocks(chance, count, 0.08), 0.95, i) for i in range(1000)]
         assert sum(not one.low <= 0 <= one.high for one in found) <= 62, count  # 50 and two standard deviations
 
