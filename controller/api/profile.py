@@ -99,6 +99,7 @@ class CpuStats(ApiModel):
     cpu: Count
     busy_share: Share
     steal_share: Share | None = Field(default=None, description="Taken by the hypervisor (/proc/stat).")
+    capacity: Count | None = Field(default=None, description="Of 1024, where the kernel tells (sysfs cpu_capacity).")
     wait_ns: Count | None = Field(default=None, description="Sum of all waits in its run queue (/proc/schedstat).")
     depth: tuple[Count, ...] = Field(
         default=(), max_length=64, description="[i]: nanoseconds with i tasks runnable or running; the last: or more."
@@ -152,6 +153,7 @@ class WorkloadStats(ApiModel):
     wakeups: Count | None = None
     voluntary_switches: Count | None = Field(default=None, description="Left the CPU by sleeping.")
     involuntary_switches: Count | None = Field(default=None, description="Was preempted.")
+    wait_ns: Count | None = Field(default=None, description="Ready to run and not running, nanoseconds, all tasks.")
     migrations: Count | None = Field(default=None, description="Ran on another CPU than before.")
     llc_migrations: Count | None = Field(default=None, description="Migrations to another last-level cache.")
     numa_migrations: Count | None = Field(default=None, description="Migrations to another NUMA node.")
