@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which kfuncs a kernel image has, read from the BTF inside its vmlinuz without booting it.
+"""Which kfuncs a kernel image has, read from the BTF inside its vmlinuz without booting it; and what a BTF file says of
+sched_ext.
 
 A boot image is a small loader with the compressed kernel behind it, and the kernel's BTF marks each kfunc with the
 declaration tag `bpf_kfunc` (since 6.10; all kernels with sched_ext that Debian builds have it). Unpacking takes 0.3 s,
@@ -11,11 +12,14 @@ from __future__ import annotations
 
 import bz2
 import ctypes
+import functools
 import gzip
 import hashlib
 import json
 import lzma
 import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from controller.kernel import leftovers
@@ -24,12 +28,68 @@ from controller.paths import cache_dir
 
 MAX_KERNEL = 512 << 20
 _SETUP_SECTORS, _PAYLOAD = 0x1F1, 0x248
-_FUNC, _DECL_TAG = 12, 17
+_STRUCT, _FUNC, _DECL_TAG = 4, 12, 17
+_ENUM_SIZES = {6: 8, 19: 12}  # ENUM and ENUM64
 # Bytes that follow a type's head of 12, as (for each of its count, fixed); kernel: Documentation/bpf/btf.rst.
 _TAIL = {
     1: (0, 4), 3: (0, 12), 4: (12, 0), 5: (12, 0), 6: (8, 0), 13: (8, 0), 14: (0, 4), 15: (12, 0), 17: (0, 4),
     19: (12, 0),
 }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SchedExt:
+    """Names, sorted: members of struct sched_ext_ops, scx_bpf_* functions, SCX_OPS_* enumerators."""
+
+    ops: tuple[str, ...]
+    kfuncs: tuple[str, ...]
+    flags: tuple[str, ...]
+
+
+@functools.cache
+def sched_ext(file: Path) -> SchedExt | None:
+    """What raw BTF such as /sys/kernel/btf/vmlinux says of sched_ext; None when there is none to read.
+
+    Asked once for each file: a running kernel's types do not change.
+    """
+    try:
+        btf = file.read_bytes()
+        ops, functions, flags = set[str](), set[str](), set[str]()
+        for kind, name, members in _named(btf):
+            if kind == _STRUCT and name == b"sched_ext_ops":
+                ops.update(members(12))
+            elif kind == _FUNC and name.startswith(b"scx_bpf_"):
+                functions.add(name.decode("ascii"))
+            elif kind in _ENUM_SIZES:
+                flags.update(each for each in members(_ENUM_SIZES[kind]) if each.startswith("SCX_OPS_"))
+        tagged = _tagged(btf)
+    except (OSError, ValueError, IndexError, struct.error):
+        return None
+    functions = functions & tagged or functions  # kernels before 6.10 tag none
+    return SchedExt(tuple(sorted(ops)), tuple(sorted(functions)), tuple(sorted(flags)))
+
+
+def _named(btf: bytes) -> Iterator[tuple[int, bytes, Callable[[int], list[str]]]]:
+    """Of each type that may speak of sched_ext: kind, name, and the names of its members of a given size."""
+    header, type_at, type_length, string_at, string_length = struct.unpack_from("<IIIII", btf, 4)
+    strings = btf[header + string_at : header + string_at + string_length]
+    position, end = header + type_at, header + type_at + type_length
+
+    def text(at: int) -> bytes:
+        return strings[at : strings.index(b"\0", at)]
+
+    while position < end:
+        name, info, _refers = struct.unpack_from("<III", btf, position)
+        kind, start, count = info >> 24 & 0x1F, position + 12, info & 0xFFFF
+
+        def members(size: int, start: int = start, count: int = count) -> list[str]:
+            names = (struct.unpack_from("<I", btf, start + size * index)[0] for index in range(count))
+            return [text(at).decode("ascii") for at in names]
+
+        if kind in (_STRUCT, _FUNC) or kind in _ENUM_SIZES:
+            yield kind, text(name), members
+        each, fixed = _TAIL.get(kind, (0, 0))
+        position = start + each * count + fixed
 
 
 def kfuncs(image: KernelImage) -> frozenset[str] | None:

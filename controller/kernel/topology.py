@@ -8,6 +8,8 @@ micro-VM can present it with `-smp` and like nodes share a passport.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,6 +61,39 @@ def read(sysfs: Path = SYSFS) -> Topology:
     )
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a CPU is: its last-level cache and its NUMA node, as numbers that are equal for CPUs that share them."""
+
+    llc: int
+    node: int
+
+
+def places(sysfs: Path = SYSFS) -> list[Place]:
+    """Place by CPU number, for every CPU that may come on line; one that does not tell is on cache and node 0."""
+    try:
+        possible: Iterable[int] = parse_list(_text(sysfs / "cpu" / "possible"))
+    except ValueError:
+        possible = range(os.cpu_count() or 1)
+    caches: dict[str, int] = {}
+    nodes = _node_of_cpus(sysfs)
+    found = []
+    for cpu in range(max(possible) + 1):
+        _package, _core, llc = _place(sysfs / "cpu" / f"cpu{cpu}", cpu)
+        found.append(Place(caches.setdefault(llc, len(caches)), nodes.get(cpu, 0)))
+    return found
+
+
+def capacities(sysfs: Path = SYSFS) -> dict[int, int]:
+    """CPU → capacity of 1024, where the kernel tells; else empty."""
+    found = {}
+    for file in sysfs.glob("cpu/cpu[0-9]*/cpu_capacity"):
+        capacity = _number(file, 0)
+        if capacity:
+            found[int(file.parent.name.removeprefix("cpu"))] = capacity
+    return found
+
+
 def parse_list(text: str) -> list[int]:
     """The numbers of a kernel list such as `0-3,8`. Raises ValueError."""
     numbers: list[int] = []
@@ -81,6 +116,17 @@ def _place(cpu_dir: Path, cpu: int) -> tuple[int, int, str]:
         if level > deepest and cpus:
             deepest, shared = level, cpus
     return package, core, shared
+
+
+def _node_of_cpus(sysfs: Path) -> dict[int, int]:
+    found = {}
+    for file in sysfs.glob("node/node[0-9]*/cpulist"):
+        try:
+            cpus = parse_list(_text(file))
+        except ValueError:  # a node of memory alone
+            continue
+        found.update(dict.fromkeys(cpus, int(file.parent.name.removeprefix("node"))))
+    return found
 
 
 def _numa_nodes(sysfs: Path) -> int:
