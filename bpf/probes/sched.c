@@ -3,321 +3,357 @@
  * What runs on this host, added up in the kernel (compiled by bcc, read by controller/observe/tracer.py).
  *
  * Only numeric tracepoint arguments and helpers are used, never a kernel struct, so kernel headers of any near
- * version do; `comm` arguments are left alone because 6.18 turned some of them from arrays into strings. Nothing is
- * copied to user space per event: a switch adds to the group (process name, cgroup, user) of the task that leaves.
+ * version do; `comm` arguments are left alone because 6.18 turned some of them from arrays into strings, and so is
+ * task_rename's pid, which 6.16 does not have. Nothing is copied to user space per event.
  *
  * Definitions
  *   burst     from being switched in to being switched out, of tasks that were switched in inside the window
  *   latency   from a wakeup (or the first wakeup of a new task) to the next switch-in. The wait of a task that was
- *             preempted is not latency. A wakeup that finds its task still on a CPU, or already woken, is not one.
+ *             preempted is not latency, but is in `wait_ns`. A wakeup that finds its task still on a CPU, or already woken, is not one.
+ *   sleep     from being switched out to sleep to the next wakeup, where both are inside the window
  *   voluntary the task went to sleep or ended; otherwise it was preempted or yielded: involuntary
- *   migration switched in on another CPU than it last left
+ *   migration switched in on another CPU than it last left; `places` says which CPUs share a cache and a node
+ *   edge      a wakeup by the group that woke and the group that was woken
  *
- * Everything about one stay on a CPU is kept in that CPU's slot and attributed when the stay ends, because only the
- * running task's cgroup can be asked for. What is still on a CPU, or still waiting, when the window closes is read
- * from `cpus` and `tasks` by user space. Events outside [start, start + length) change nothing.
+ * A wakeup is sched_waking, which the kernel reports where the waker runs; sched_wakeup comes from the woken task's CPU
+ * when that is idle or has a cache of its own, in an interrupt that knows no waker. The latency so includes choosing a
+ * CPU and sending that interrupt (perf sched counts from sched_waking, too). What sched_waking misses: it may come
+ * while its task is on its last steps to sleep; such a task was woken at the moment it left, after a sleep of 0.
  *
- * MAX_TASKS, MAX_GROUPS and MAX_BUCKETS bound the maps; an event that finds one full is counted in `dropped`.
+ * The waker is the task that runs where the wakeup happens, and none (group 0) when that is the idle task: certainly an
+ * interrupt. An interrupt that breaks into a task cannot be told from it (tracepoint arguments do not say, and probes
+ * on each interrupt would cost more than the rest), so the task's own edges include wakeups by timers and devices that
+ * hit it while it ran.
+ *
+ * A stay on a CPU is attributed when it ends, because only the running task's cgroup can be asked for; wakeup, sleep
+ * and edge wait in the task's record for that. What is still on a CPU, or still waiting, when the window closes is
+ * read from `stays` and `tasks` by user space. Events outside [start, start + length) change nothing.
  */
-
-#define STEPS_LOG2 4                      /* 16 linear steps per power of two: an error of at most 1/32 around the middle */
-#define STEPS (1 << STEPS_LOG2)
-#define MAX_VALUE ((1ULL << 40) - 1)      /* 18 minutes; longer values count in the last bucket */
 
 #define STATE_DEAD 0x30                   /* as sched_switch reports it: EXIT_DEAD | EXIT_ZOMBIE */
 #define STATE_PREEMPTED 0x100             /* TASK_REPORT_MAX since 4.20 */
 
-#define NONE (~0ULL)
+enum moved { MOVED_CPU = 1, MOVED_LLC = 2, MOVED_NODE = 4 };
 
-enum slot { SLOT_GROUP = 0, SLOT_LATENCY = 1 << 16, SLOT_BURST = 2 << 16 };
-
-struct window {
-	u64 start;
-	u64 length;
-	u32 own;                          /* the observer's process, left out; 0 when its id is not known here */
-	u32 pad;
-};
-
-/* Key of `groups` (slot 0) and of `buckets` (slot: which histogram, and the bucket's number). */
-struct who {
-	char comm[16];
-	u64 cgroup;
-	u32 uid;
-	u32 slot;
-};
-
-struct group {
-	u64 tasks;
-	u64 cpu_ns;
-	u64 wakeups;
-	u64 voluntary;
-	u64 involuntary;
-	u64 migrations;
-	u64 forks;
-	u64 latency_ns;
-	u64 burst_ns;
-};
-
-struct task {
-	struct who who;                   /* its parent's at birth; `known`: its own, when it last left a CPU */
-	u64 woken;                        /* waiting for its first run since then, or 0 */
-	u32 wakeups;                      /* not yet attributed */
-	u32 cpu;                          /* last one, plus 1; or 0 */
-	u32 running;
-	u32 known;
-};
-
-struct stay {
-	u64 since;                        /* 0 until the first switch of the window */
-	u64 latency;                      /* or NONE */
-	u32 pid;
-	u32 wakeups;
-	u32 migrations;
-	u32 forks;
-};
-
-BPF_ARRAY(window, struct window, 1);
-BPF_TABLE("hash", u32, struct task, tasks, MAX_TASKS);
-BPF_TABLE("percpu_hash", struct who, struct group, groups, MAX_GROUPS);
-BPF_TABLE("hash", struct who, u64, buckets, MAX_BUCKETS);
-BPF_PERCPU_ARRAY(cpus, struct stay, 1);
-BPF_PERCPU_ARRAY(dropped, u64, 1);
-
-static __always_inline struct window *open_window(u64 now)
+/* The current task's group, kept in its record; returns 1 if this is the first time it is seen in it. */
+static __always_inline int renew_group(struct task *task, struct window *w, u64 cgroup)
 {
-	int zero = 0;
-	struct window *w = window.lookup(&zero);
-
-	return w && now - w->start < w->length ? w : NULL;
-}
-
-static __always_inline void drop(void)
-{
-	int zero = 0;
-	u64 *count = dropped.lookup(&zero);
-
-	if (count)
-		*count += 1;
-}
-
-static __always_inline u32 log2_of(u64 value)
-{
-	u32 bits = 0;
-
-	if (value >> 32) { bits += 32; value >>= 32; }
-	if (value >> 16) { bits += 16; value >>= 16; }
-	if (value >> 8) { bits += 8; value >>= 8; }
-	if (value >> 4) { bits += 4; value >>= 4; }
-	if (value >> 2) { bits += 2; value >>= 2; }
-	return bits + (u32)(value >> 1);
-}
-
-static __always_inline u32 bucket_of(u64 value)
-{
-	u32 shift;
-
-	if (value > MAX_VALUE)
-		value = MAX_VALUE;
-	if (value < STEPS)
-		return value;
-	shift = log2_of(value) - STEPS_LOG2;
-	return (shift + 1) * STEPS + ((value >> shift) & (STEPS - 1));
-}
-
-static __always_inline void add_to_bucket(struct who *who, u32 histogram, u64 value)
-{
-	u64 zero = 0, *count;
-
-	who->slot = histogram | bucket_of(value);
-	count = buckets.lookup_or_try_init(who, &zero);
-	if (count)
-		__sync_fetch_and_add(count, 1);
-	else
-		drop();
-	who->slot = SLOT_GROUP;
-}
-
-/* Per-CPU workers are one workload: kworker/3:1 and kworker/u8:0 would fill the map with names that mean nothing. */
-static __always_inline void fold_name(char *comm)
-{
-	u64 *words = (u64 *)comm;
-	const u64 kworker = 0x2f72656b726f776bULL;      /* "kworker/", little endian */
-
-	if (words[0] == kworker) {
-		words[0] = kworker & 0x00ffffffffffffffULL;
-		words[1] = 0;
-	}
-}
-
-static __always_inline void fill_current(struct who *who)
-{
-	bpf_get_current_comm(&who->comm, sizeof(who->comm));
-	fold_name(who->comm);
-	who->cgroup = bpf_get_current_cgroup_id();
-	who->uid = bpf_get_current_uid_gid();
-}
-
-static __always_inline int same(const struct who *a, const struct who *b)
-{
-	const u64 *x = (const u64 *)a, *y = (const u64 *)b;
-
-	return x[0] == y[0] && x[1] == y[1] && x[2] == y[2] && x[3] == y[3];
-}
-
-/* Notes that the current task left its CPU; returns 1 if this is the first time it is seen in this group. */
-static __always_inline int note_leaving(u32 pid, int dead, const struct who *who)
-{
-	struct task *task = tasks.lookup(&pid), fresh = {};
+	u32 group = task->group;
 	int first;
 
-	if (!task) {
-		if (dead)
-			return 1;
-		fresh.who = *who;
-		fresh.known = 1;
-		fresh.cpu = bpf_get_smp_processor_id() + 1;
-		if (!tasks.insert(&pid, &fresh))
-			return 1;
-		drop();
-		return 0;
+	task->age += 1;
+	if (!group || task->cgroup != cgroup || !(task->age & REFRESH)) {
+		group = intern(w, cgroup);
+		if (group != task->group)
+			task->seen = 0;
+		task->group = group;
+		task->cgroup = cgroup;
 	}
-	first = !task->known || !same(&task->who, who);
-	if (dead) {
-		tasks.delete(&pid);
-		return first;
-	}
-	task->who = *who;
-	task->known = 1;
-	task->running = 0;
-	task->woken = 0;                  /* a wakeup while it ran is no latency */
-	task->cpu = bpf_get_smp_processor_id() + 1;
+	first = !task->seen;
+	task->seen = 1;
 	return first;
 }
 
-static __always_inline void leave(struct stay *stay, u32 pid, u64 state, u64 now, struct window *w)
+static __always_inline void attribute(struct stay *stay, u32 cpu, struct task *task, u64 state, u64 ran, int first)
 {
-	struct who who = {};
-	struct group *group, zero = {};
-	u64 ran = now - (stay->since ? stay->since : w->start);
-	int first;
+	struct group *group = counters_of(cpu, task->group);
+	u32 id = task->group;
 
-	fill_current(&who);
-	first = note_leaving(pid, !!(state & STATE_DEAD), &who);
-	if (w->own && bpf_get_current_pid_tgid() >> 32 == w->own)
-		return;
-	group = groups.lookup_or_try_init(&who, &zero);
-	if (!group) {
-		drop();
+	if (!group || !id) {
+		stay->dropped += 1;
 		return;
 	}
 	group->tasks += first;
 	group->cpu_ns += ran;
-	group->forks += stay->forks;
-	group->wakeups += stay->wakeups;
-	group->migrations += stay->migrations;
+	group->wait_ns += task->waited;
 	if (!state || state & STATE_PREEMPTED)
 		group->involuntary += 1;
 	else
 		group->voluntary += 1;
-	if (stay->latency != NONE && stay->since) {
-		group->latency_ns += stay->latency;
-		add_to_bucket(&who, SLOT_LATENCY, stay->latency);
-	}
 	if (stay->since) {
 		group->burst_ns += ran;
-		add_to_bucket(&who, SLOT_BURST, ran);
+		count_value(stay, cpu, KIND_BURST, id, ran);
+	}
+	if (task->woke) {
+		group->wakeups += 1;
+		group->latency_ns += task->waited;
+		count_value(stay, cpu, KIND_LATENCY, id, task->waited);
+		count(stay, cpu, KIND_EDGE << KIND_SHIFT | task->waker << GROUP_SHIFT | id);
+	}
+	if (task->rested) {
+		group->sleep_ns += task->slept;
+		count_value(stay, cpu, KIND_SLEEP, id, task->slept);
+	}
+	if (task->moved) {
+		group->migrations += 1;
+		group->llc_migrations += !!(task->moved & MOVED_LLC);
+		group->numa_migrations += !!(task->moved & MOVED_NODE);
 	}
 }
 
-static __always_inline void enter(struct stay *stay, u32 pid, u64 now)
+static __always_inline void leave(struct stay *stay, u32 cpu, u32 pid, u64 state, int to_idle, u64 now, struct window *w)
 {
-	u32 cpu = bpf_get_smp_processor_id() + 1;
+	struct task *task = find_or_make(stay, pid);
+	int sleeps = state && !(state & STATE_PREEMPTED);
+
+	if (!task)
+		return;
+	attribute(stay, cpu, task, state, now - (stay->since ? stay->since : w->start),
+		  renew_group(task, w, bpf_get_current_cgroup_id()));
+	task->woke = 0;
+	task->rested = 0;
+	task->moved = 0;
+	task->waited = 0;
+	task->ready = sleeps ? 0 : now;   /* what a wakeup while it ran may have set is no wait */
+	task->preempted = !sleeps;
+	task->ran = cpu + 1;
+	task->asleep = sleeps ? now : 0;
+	if (!sleeps)
+		queue_on(task, cpu, now);
+	else if (to_idle)
+		task->queue = 0;          /* emptied() is next */
+	else
+		unqueue(task, now);
+	task->running = 0;                /* last: from here on a wakeup on another CPU is one */
+	if (state & STATE_DEAD)
+		forget(pid);
+}
+
+static __always_inline u32 moved_from(u32 before, u32 cpu)
+{
+	struct place *from = places.lookup(&before), *to = places.lookup(&cpu);
+	u32 moved = MOVED_CPU;
+
+	if (from && to && from->llc != to->llc)
+		moved |= MOVED_LLC;
+	if (from && to && from->node != to->node)
+		moved |= MOVED_NODE;
+	return moved;
+}
+
+static __always_inline void enter(struct stay *stay, u32 cpu, u32 pid, int from_idle, u64 now)
+{
 	struct task *task;
 
 	stay->since = now;
 	stay->pid = pid;
-	stay->latency = NONE;
-	stay->wakeups = 0;
-	stay->migrations = 0;
-	stay->forks = 0;
-	task = pid ? tasks.lookup(&pid) : NULL;
+	stay->group = 0;
+	if (!pid) {
+		emptied(cpu, now);
+		return;
+	}
+	task = find_or_make(stay, pid);
 	if (!task)
 		return;
-	if (task->woken)
-		stay->latency = now - task->woken;
-	stay->wakeups = task->wakeups;
-	stay->migrations = task->cpu && task->cpu != cpu;
-	task->woken = 0;
-	task->wakeups = 0;
+	stay->group = task->seen && task->age != REFRESH ? task->group : 0;
+	if (task->ready) {
+		task->woke = !task->preempted;
+		task->waited = now - task->ready;
+		task->ready = 0;
+	} else if (task->asleep && task->early) {
+		task->woke = 1;
+		task->waited = now - task->asleep;
+		task->rested = 1;
+		task->slept = 0;
+	}
+	if (task->ran && task->ran != cpu + 1)
+		task->moved = moved_from(task->ran - 1, cpu);
+	task->asleep = 0;
+	task->early = 0;
 	task->running = 1;
-	task->cpu = cpu;
+	queue_on(task, cpu, now);
+	if (from_idle)
+		runs_at_least_one(cpu, now);
 }
 
 TRACEPOINT_PROBE(sched, sched_switch)
 {
 	u64 now = bpf_ktime_get_ns();
 	struct window *w = open_window(now);
-	int zero = 0;
+	u32 cpu = bpf_get_smp_processor_id();
 	struct stay *stay;
 
 	if (!w)
 		return 0;
-	stay = cpus.lookup(&zero);
+	stay = stays.lookup(&cpu);
 	if (!stay)
 		return 0;
 	if (args->prev_pid)
-		leave(stay, args->prev_pid, args->prev_state, now, w);
-	enter(stay, args->next_pid, now);
+		leave(stay, cpu, args->prev_pid, args->prev_state, !args->next_pid, now, w);
+	enter(stay, cpu, args->next_pid, !args->prev_pid, now);
 	return 0;
 }
 
-static __always_inline int woken(u32 pid)
+/* The group of the task that runs here, 0 for the idle task. */
+static __always_inline u32 current_group(struct stay *stay, struct window *w)
+{
+	u32 pid = stay->since ? stay->pid : (u32)bpf_get_current_pid_tgid();
+
+	if (pid && !stay->group)
+		stay->group = intern(w, bpf_get_current_cgroup_id());
+	return pid ? stay->group : 0;
+}
+
+static __always_inline int woken(u32 pid, u32 target)
 {
 	u64 now = bpf_ktime_get_ns();
-	struct task *task, fresh = {};
+	struct window *w = open_window(now);
+	u32 cpu = bpf_get_smp_processor_id();
+	struct stay *stay;
+	struct task *task;
 
-	if (!open_window(now))
+	if (!w)
 		return 0;
-	task = tasks.lookup(&pid);
-	if (!task) {
-		fresh.woken = now;
-		fresh.wakeups = 1;
-		if (tasks.insert(&pid, &fresh))
-			drop();
-	} else if (!task->running && !task->woken) {
-		task->woken = now;
-		task->wakeups += 1;
+	stay = stays.lookup(&cpu);
+	task = stay ? find_or_make(stay, pid) : NULL;
+	if (!task || task->ready)
+		return 0;
+	task->waker = current_group(stay, w);
+	if (task->running) {
+		task->early = 1;
+		return 0;
 	}
+	task->ready = now;
+	task->preempted = 0;
+	if (task->asleep) {
+		task->slept = now - task->asleep;
+		task->rested = 1;
+		task->asleep = 0;
+	}
+	if (!task->queue)
+		queue_on(task, target, now);
 	return 0;
 }
 
-TRACEPOINT_PROBE(sched, sched_wakeup)
+TRACEPOINT_PROBE(sched, sched_waking)
 {
-	return woken(args->pid);
+	return woken(args->pid, args->target_cpu);
 }
 
 TRACEPOINT_PROBE(sched, sched_wakeup_new)
 {
-	return woken(args->pid);
+	return woken(args->pid, args->target_cpu);
+}
+
+TRACEPOINT_PROBE(sched, sched_migrate_task)
+{
+	u64 now = bpf_ktime_get_ns();
+	struct task *task;
+
+	if (!open_window(now))
+		return 0;
+	task = find(args->pid);
+	if (task && task->queue)
+		queue_on(task, args->dest_cpu, now);
+	return 0;
+}
+
+/* What the current task does is counted at once, under the name it has now. */
+static __always_inline struct group *counters_of_current(struct window *w, struct stay **stay)
+{
+	u32 cpu = bpf_get_smp_processor_id(), group;
+
+	*stay = stays.lookup(&cpu);
+	if (!*stay)
+		return NULL;
+	group = current_group(*stay, w);
+	return group ? counters_of(cpu, group) : NULL;
 }
 
 /*
- * The parent is the one that runs: the fork belongs to its stay on this CPU. The child is remembered under the parent's
- * name, which is its own until it execs, for the case that it is gone before user space can ask.
+ * The child is remembered under the parent's group, which is its own until it execs, for the case that it is gone
+ * before user space can ask.
  */
 TRACEPOINT_PROBE(sched, sched_process_fork)
 {
-	int zero = 0;
-	u32 pid = args->child_pid;
-	struct task child = {};
+	struct window *w = open_window(bpf_ktime_get_ns());
+	struct group *group;
+	struct stay *stay;
+	struct task *child;
+
+	if (!w)
+		return 0;
+	group = counters_of_current(w, &stay);
+	if (group)
+		group->forks += 1;
+	if (!stay)
+		return 0;
+	forget(args->child_pid);
+	child = find_or_make(stay, args->child_pid);
+	if (!child)
+		return 0;
+	child->group = stay->group;
+	child->cgroup = bpf_get_current_cgroup_id();
+	return 0;
+}
+
+/* The name at hand is no longer the current task's. */
+static __always_inline void renamed(struct stay *stay)
+{
+	struct task *task = find((u32)bpf_get_current_pid_tgid());
+
+	stay->group = 0;
+	if (task)
+		task->age = REFRESH;
+}
+
+/* A thread may rename another of its process, which is then noticed at its 64th stay. */
+TRACEPOINT_PROBE(task, task_rename)
+{
+	u32 cpu = bpf_get_smp_processor_id();
 	struct stay *stay;
 
 	if (!open_window(bpf_ktime_get_ns()))
 		return 0;
-	stay = cpus.lookup(&zero);
+	stay = stays.lookup(&cpu);
 	if (stay)
-		stay->forks += 1;
-	fill_current(&child.who);
-	tasks.update(&pid, &child);       /* when full, the wakeup that follows is counted as dropped */
+		renamed(stay);
+	return 0;
+}
+
+/* A thread that execs takes its process's number; the record under the one it had says nothing any more. */
+TRACEPOINT_PROBE(sched, sched_process_exec)
+{
+	u64 now = bpf_ktime_get_ns();
+	struct window *w = open_window(now);
+	u32 cpu = bpf_get_smp_processor_id();
+	struct task *task, *before;
+	struct group *group;
+	struct stay *stay;
+
+	if (!w)
+		return 0;
+	group = counters_of_current(w, &stay);
+	if (group)
+		group->execs += 1;
+	if (!stay || args->pid == args->old_pid)
+		return 0;
+	before = find(args->old_pid);
+	if (before)
+		unqueue(before, now);
+	forget(args->old_pid);
+	task = find_or_make(stay, args->pid);
+	if (!task)
+		return 0;
+	task->running = 1;
+	task->asleep = 0;
+	task->ready = 0;
+	task->age = REFRESH;
+	queue_on(task, cpu, now);
+	stay->pid = args->pid;
+	return 0;
+}
+
+TRACEPOINT_PROBE(sched, sched_process_exit)
+{
+	struct window *w = open_window(bpf_ktime_get_ns());
+	struct group *group;
+	struct stay *stay;
+
+	if (!w)
+		return 0;
+	group = counters_of_current(w, &stay);
+	if (group)
+		group->exits += 1;
 	return 0;
 }

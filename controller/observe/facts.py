@@ -1,24 +1,49 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PSI, as the profile states it."""
+"""PSI and what this kernel's sched_ext can do, as the profile states them."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from controller.api.profile import Pressure
+from controller.api.profile import Pressure, SchedExtAbilities
+from controller.kernel import kernel_btf, schedext
 
 PRESSURE = Path("/proc/pressure")
 
 
-def pressure(folder: Path = PRESSURE) -> Pressure:
-    """PSI now: `some avg10` of each resource, None where the kernel does not say (no PSI, or booted with psi=0)."""
-    return Pressure(cpu=_some(folder / "cpu"), memory=_some(folder / "memory"), io=_some(folder / "io"))
+def pressure(folder: Path = PRESSURE, suffix: str = "") -> Pressure:
+    """PSI now, `avg10` of each resource, of the node or of a cgroup's folder (`suffix` .pressure).
+
+    None where the kernel does not say: no PSI, booted with psi=0, or switched off for the cgroup.
+    """
+    cpu, memory, io = (_averages(folder / f"{name}{suffix}") for name in ("cpu", "memory", "io"))
+    return Pressure(
+        cpu=cpu.get("some"),
+        memory=memory.get("some"),
+        io=io.get("some"),
+        memory_full=memory.get("full"),
+        io_full=io.get("full"),
+    )
 
 
-def _some(file: Path) -> float | None:
-    try:
-        fields = file.read_text().split()
-    except OSError:  # EOPNOTSUPP when PSI is built in and switched off
+def abilities() -> SchedExtAbilities | None:
+    """What this kernel's BTF says of sched_ext; None without BTF. A kernel without sched_ext has empty lists."""
+    found = kernel_btf.sched_ext(schedext.VMLINUX_BTF)
+    if found is None:
         return None
-    value = next((field for field in fields if field.startswith("avg10=")), "")
-    return float(value.removeprefix("avg10=")) if value else None
+    return SchedExtAbilities(ops=found.ops[:256], kfuncs=found.kfuncs[:512], flags=found.flags[:256])
+
+
+def _averages(file: Path) -> dict[str, float]:
+    """`some` and `full` → percent of the last 10 s."""
+    found = {}
+    try:
+        lines = file.read_text().splitlines()
+    except OSError:  # EOPNOTSUPP when PSI is built in and switched off
+        return {}
+    for line in lines:
+        kind, *fields = line.split()
+        value = next((field for field in fields if field.startswith("avg10=")), "")
+        if value:
+            found[kind] = float(value.removeprefix("avg10="))
+    return found

@@ -12,14 +12,15 @@ The busiest 64 are kept, intents always; the rest are added up in `others`.
 
 from __future__ import annotations
 
+import copy
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from controller.api.intent import SchedulingIntent
-from controller.api.profile import WorkloadStats
+from controller.api.profile import Histogram, WakeEdge, WorkloadStats
 from controller.observe import cgroups, histogram
 from controller.observe.names import printable
 from controller.observe.sample import Observation, Sample, Who
@@ -30,6 +31,7 @@ MOST = 512
 """What a profile can hold, should there be more intents than MAX_WORKLOADS."""
 
 MAX_COMMS = 8
+MAX_EDGES = 256
 OTHERS = "others"
 _PER_CPU = re.compile(rb"^(kworker|ksoftirqd|migration|cpuhp|idle_inject|rcuo[a-z]|irq_work|backlog_napi)/.+$")
 
@@ -37,36 +39,65 @@ Keying = Literal["intent", "cgroup", "comm", "others"]
 Key = tuple[Keying, str]
 
 
-@dataclass
 class _Workload:
-    """The sum of the samples of one workload; `comms` is process name → CPU nanoseconds."""
+    """The sum of the samples of one workload, and who they are; `comms` is process name → CPU nanoseconds."""
 
-    sample: Sample | None = None
-    comms: Counter[str] = field(default_factory=Counter)
+    def __init__(self) -> None:
+        self.sample = Sample()
+        self.members: list[tuple[Who, Sample]] = []
+        self.comms: Counter[str] = Counter()
 
-    def add(self, comms: Counter[str], sample: Sample) -> None:
-        self.comms.update(comms)
-        if self.sample is None:
-            self.sample = sample
-        else:
+    def add(self, who: Who, sample: Sample) -> None:
+        self.comms[printable(fold(who.comm))] += sample.cpu_ns
+        if self.members:
             self.sample.add(sample)
+        else:
+            self.sample = copy.deepcopy(sample)
+        self.members.append((who, sample))
 
 
-def workloads(seen: Observation, intents: Sequence[SchedulingIntent], cpus: int) -> tuple[WorkloadStats, ...]:
-    """The observation by workload, busiest first; consumes the samples. Shares add up to at most 1."""
+@dataclass(frozen=True)
+class Grouped:
+    """Workloads, busiest first, with shares that add up to at most 1; wake edges between them; who belongs to each."""
+
+    workloads: tuple[WorkloadStats, ...]
+    edges: tuple[WakeEdge, ...]
+    members: dict[Key, tuple[Who, ...]]
+
+
+def group(seen: Observation, intents: Sequence[SchedulingIntent], cpus: int) -> Grouped:
+    """The observation by workload; consumes the samples."""
     matchers = [(intent_key(intent), Matcher(intent.spec.workload)) for intent in intents]
+    keys = {who: key_of(who, matchers) for who in [*seen.samples, *_edge_ends(seen)]}
     found: dict[Key, _Workload] = {}
     for who, sample in seen.samples.items():
-        comms = Counter({printable(fold(who.comm)): sample.cpu_ns})
-        found.setdefault(key_of(who, matchers), _Workload()).add(comms, sample)
+        found.setdefault(keys[who], _Workload()).add(who, sample)
     kept, rest = _busiest(found)
+    others: Key = ("others", OTHERS)
     for _, workload in rest:
-        if workload.sample is not None:
-            kept.setdefault(("others", OTHERS), _Workload()).add(workload.comms, workload.sample)
+        for who, sample in workload.members:
+            kept.setdefault(others, _Workload()).add(who, sample)
     # /proc is not read in one instant, so its sum may pass what the CPUs had.
-    had = max(cpus * seen.window_ns, sum(w.sample.cpu_ns for w in kept.values() if w.sample is not None))
-    stats = [_stats(key, w.comms, w.sample, had) for key, w in kept.items() if w.sample is not None]
-    return tuple(sorted(stats, key=lambda s: (s.keyed_by == "others", -s.cpu_ns, s.name)))
+    had = max(cpus * seen.window_ns, sum(w.sample.cpu_ns for w in kept.values()))
+    stats = [_stats(key, workload, had) for key, workload in kept.items()]
+    return Grouped(
+        tuple(sorted(stats, key=lambda s: (s.keyed_by == "others", -s.cpu_ns, s.name))),
+        _edges(seen, {who: key if key in kept else others for who, key in keys.items()}),
+        {key: tuple(who for who, _ in workload.members) for key, workload in kept.items()},
+    )
+
+
+def _edge_ends(seen: Observation) -> set[Who]:
+    return {end for edge in seen.edges for end in edge if end is not None}
+
+
+def _edges(seen: Observation, keys: dict[Who, Key]) -> tuple[WakeEdge, ...]:
+    """Most wakeups first; a workload's name is as in its stats."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for (waker, wakee), wakeups in seen.edges.items():
+        counts["" if waker is None else keys[waker][1], keys[wakee][1]] += wakeups
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MAX_EDGES]
+    return tuple(WakeEdge(waker=waker, wakee=wakee, wakeups=wakeups) for (waker, wakee), wakeups in ranked)
 
 
 def key_of(who: Who, matchers: Sequence[tuple[str, Matcher]]) -> Key:
@@ -88,7 +119,7 @@ def fold(comm: bytes) -> bytes:
 def _busiest(found: dict[Key, _Workload]) -> tuple[dict[Key, _Workload], list[tuple[Key, _Workload]]]:
     def rank(item: tuple[Key, _Workload]) -> tuple[bool, int, str]:
         (keying, name), workload = item
-        return keying != "intent", -(workload.sample.cpu_ns if workload.sample else 0), name
+        return keying != "intent", -workload.sample.cpu_ns, name
 
     ranked = sorted(found.items(), key=rank)
     if len(ranked) <= MAX_WORKLOADS:
@@ -98,7 +129,8 @@ def _busiest(found: dict[Key, _Workload]) -> tuple[dict[Key, _Workload], list[tu
     return dict(ranked[:room]), ranked[room:]
 
 
-def _stats(key: Key, comms: Counter[str], sample: Sample, had_ns: int) -> WorkloadStats:
+def _stats(key: Key, workload: _Workload, had_ns: int) -> WorkloadStats:
+    sample = workload.sample
     burst, burst_ns = sample.burst, sample.burst_ns
     if burst is not None and not burst.total() and sample.cut:
         # It never left its CPU inside the window: the stays the window cut off are all there is, and lower bounds.
@@ -107,14 +139,24 @@ def _stats(key: Key, comms: Counter[str], sample: Sample, had_ns: int) -> Worklo
         name=key[1],
         keyed_by=key[0],
         tasks=sample.tasks,
-        comms=tuple(comm for comm, _ in comms.most_common(MAX_COMMS)),
+        comms=tuple(comm for comm, _ in workload.comms.most_common(MAX_COMMS)),
         cpu_share=min(sample.cpu_ns / had_ns, 1.0),
         cpu_ns=sample.cpu_ns,
         wakeups=sample.wakeups,
         voluntary_switches=sample.voluntary,
         involuntary_switches=sample.involuntary,
+        wait_ns=sample.wait_ns,
         migrations=sample.migrations,
+        llc_migrations=sample.llc_migrations,
+        numa_migrations=sample.numa_migrations,
         forks=sample.forks,
-        wakeup_latency=None if sample.latency is None else histogram.build(sample.latency, sample.latency_ns),
-        burst=None if burst is None else histogram.build(burst, burst_ns),
+        execs=sample.execs,
+        exits=sample.exits,
+        wakeup_latency=_histogram(sample.latency, sample.latency_ns),
+        burst=_histogram(burst, burst_ns),
+        sleep=_histogram(sample.sleep, sample.sleep_ns),
     )
+
+
+def _histogram(counts: Counter[int] | None, total_ns: int) -> Histogram | None:
+    return None if counts is None else histogram.build(counts, total_ns)

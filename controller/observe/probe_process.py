@@ -5,13 +5,17 @@ A process of its own, run by path with the standard library and bcc alone, for t
 the machine with it, the noise bcc makes on stderr is caught, and the probes die with it. It watches stdin for its end,
 so that a parent that was killed leaves no probe. The probes are compiled once and attached only while a window is open.
 
-First line: {"text": path of the C, "tasks": int, "groups": int, "buckets": int}. A line {"seconds": float} is answered
-by `ready` when the window opens and by one line of JSON when it is over: see `answer`; names travel as Latin-1.
+First line: {"text": the C, "sizes": {"tasks": int, …}, "places": [[last-level cache, node], …] by CPU number}. A line
+{"seconds": float} is answered by the lines `ready` when the window opens, `closed` when it is over, and one line of
+JSON: see `Maps.answer`; names travel as Latin-1.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import json
+import mmap
 import os
 import select
 import sys
@@ -19,9 +23,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-_GROUP = ("tasks", "cpu_ns", "wakeups", "voluntary", "involuntary", "migrations", "forks", "latency_ns", "burst_ns")
 _INIT_PID_NAMESPACE = 0xEFFFFFFC  # PROC_PID_INIT_INO
-_STAY = ("since", "latency", "pid", "wakeups", "migrations", "forks")
+_FIRST_GROUP = 2
+_MAPPED = ("window", "tasks", "names", "counters", "cells", "stays", "places", "queues")
+_CLEARED = ("tasks", "names", "counters", "cells", "stays", "queues")
+_TASK = ("pid", "group", "seen", "ready", "preempted", "waker", "woke", "waited", "rested", "slept", "moved")
+_CHUNK = 4096
 
 
 def main() -> None:
@@ -31,50 +38,110 @@ def main() -> None:
     setup = json.loads(sys.stdin.readline())
     from bcc import BPF
 
-    bpf = BPF(
-        text=Path(setup["text"]).read_bytes(),
-        cflags=["-w"] + [f"-DMAX_{name.upper()}={setup[name]}" for name in ("tasks", "groups", "buckets")],
-    )
+    sizes = [f"-DMAX_{name.upper()}={value}" for name, value in setup["sizes"].items()]
+    bpf = BPF(text=setup["text"].encode(), cflags=["-w", *sizes])
     points = sorted(bpf.tracepoint_fds)  # the loader has attached them all
+    maps = Maps(bpf, setup["sizes"], setup["places"])
     attached = True
     while line := sys.stdin.readline():
         if not attached:
             for point in points:
                 bpf.attach_tracepoint(tp=point, fn_name=b"tracepoint__" + point.replace(b":", b"__"))
         length = round(json.loads(line)["seconds"] * 1e9)
-        for name in ("tasks", "groups", "buckets", "cpus", "dropped"):
-            bpf[name].clear()
-        window = bpf["window"]
-        start = time.clock_gettime_ns(time.CLOCK_MONOTONIC)  # the clock of bpf_ktime_get_ns()
-        window[window.Key(0)] = window.Leaf(start, length, own_process(), 0)
+        start = maps.open(length)
         print("ready", file=out, flush=True)
         while (left := start + length - time.clock_gettime_ns(time.CLOCK_MONOTONIC)) > 0:
             if select.select([sys.stdin], [], [], left / 1e9)[0]:
                 return
+        print("closed", file=out, flush=True)
         for point in points:
             bpf.detach_tracepoint(tp=point)
         attached = False
-        print(json.dumps(answer(bpf, start, start + length)), file=out, flush=True)
+        print(json.dumps(maps.answer(start, start + length)), file=out, flush=True)
 
 
-def answer(bpf: Any, start: int, stop: int) -> dict[str, Any]:
-    """What the maps hold once the window is closed: the probes change nothing any more."""
-    return {
-        "start": start,
-        "stop": stop,
-        "own": own_process(),
-        "groups": [
-            [*_who(key), {name: sum(getattr(cpu, name) for cpu in values) for name in _GROUP}]
-            for key, values in bpf["groups"].items()
-        ],
-        "buckets": [[*_who(key), key.slot, count.value] for key, count in bpf["buckets"].items()],
-        "tasks": [
-            [pid.value, *_who(task.who), bool(task.known), task.woken, task.wakeups]
-            for pid, task in bpf["tasks"].items()
-        ],
-        "stays": [{name: getattr(stay, name) for name in _STAY} for stay in bpf["cpus"].values()[0]],
-        "dropped": sum(bpf["dropped"].values()[0]),
-    }
+class Maps:
+    """The probes' maps, the arrays among them mapped into this process."""
+
+    def __init__(self, bpf: Any, sizes: dict[str, int], places: list[list[int]]) -> None:
+        self._bpf = bpf
+        self._sizes = sizes
+        self._memory = {name: _mapped(bpf[name]) for name in _MAPPED}
+        self._leaves = {
+            name: (bpf[name].Leaf * len(bpf[name])).from_buffer(self._memory[name])
+            for name in _MAPPED
+            if name != "cells"
+        }
+        self._missed = 0
+        for cpu, (llc, node) in enumerate(places):
+            self._leaves["places"][cpu].llc, self._leaves["places"][cpu].node = llc, node
+
+    def open(self, length: int) -> int:
+        """Forget the last window and open one of `length` nanoseconds; the clock when it opened."""
+        for name in _CLEARED:
+            memory = self._memory[name]
+            memory[:] = bytes(len(memory))
+        for name in ("ids", "spilled"):
+            self._bpf[name].clear()
+        self._missed = self._misses()
+        window = self._leaves["window"][0]
+        window.own, window.groups = own_process(), _FIRST_GROUP
+        window.start = time.clock_gettime_ns(time.CLOCK_MONOTONIC)  # the clock of bpf_ktime_get_ns()
+        window.length = length  # the last: it opens the window
+        return int(window.start)
+
+    def answer(self, start: int, stop: int) -> dict[str, Any]:
+        """What the maps hold once the window is closed: the probes change nothing any more.
+
+        Groups go by number; a cell is [key, count], a task has the fields `_TASK`, of those that ran or waited.
+        """
+        window, stays = self._leaves["window"][0], self._leaves["stays"]
+        window.length = 0
+        on_cpu = {stay.pid for stay in stays}
+        tasks = [task for task in self._leaves["tasks"] if task.ready or (task.pid and task.pid in on_cpu)]
+        tasks += [task for task in self._bpf["spilled"].values() if task.ready or task.pid in on_cpu]
+        return {
+            "start": start,
+            "stop": stop,
+            "own": window.own,
+            "groups": [
+                self._group(number) for number in range(_FIRST_GROUP, min(window.groups, self._sizes["groups"]))
+            ],
+            "cells": self._cells(),
+            "tasks": [[getattr(task, name) for name in _TASK] for task in tasks],
+            "stays": [[stay.since, stay.pid] for stay in stays],
+            "queues": [[queue.since, queue.depth, list(queue.ns)] for queue in self._leaves["queues"]],
+            "dropped": sum(stay.dropped for stay in stays) + self._misses() - self._missed,
+        }
+
+    def _group(self, number: int) -> list[Any]:
+        who, counters = self._leaves["names"][number], self._leaves["counters"]
+        cpus = [counters[cpu * self._sizes["groups"] + number] for cpu in range(self._sizes["cpus"])]
+        counts = {name: sum(getattr(each, name) for each in cpus) for name, _type in cpus[0]._fields_}
+        return [number, who.comm.decode("latin-1"), who.cgroup, who.uid, counts]
+
+    def _cells(self) -> list[list[int]]:
+        """Key and count of each cell in use, added up over the CPUs; most of the memory is empty and skipped."""
+        memory, counts = self._memory["cells"], dict[int, int]()
+        empty = bytes(_CHUNK)
+        for at in range(0, len(memory), _CHUNK):
+            chunk = memory[at : at + _CHUNK]
+            if chunk != empty:
+                for cell in memoryview(chunk).cast("Q"):
+                    if cell:
+                        key = cell & 0xFFFFFFFF
+                        counts[key] = counts.get(key, 0) + (cell >> 32)
+        return [[key, count] for key, count in counts.items()]
+
+    def _misses(self) -> int:
+        """Events the kernel skipped because another probe was running on that CPU (told since 5.12)."""
+        missed = 0
+        for function in self._bpf.funcs.values():
+            with contextlib.suppress(OSError):
+                for line in Path(f"/proc/self/fdinfo/{function.fd}").read_text().splitlines():
+                    if line.startswith("recursion_misses:"):
+                        missed += int(line.split()[1])
+        return missed
 
 
 def own_process() -> int:
@@ -82,8 +149,9 @@ def own_process() -> int:
     return os.getpid() if Path("/proc/self/ns/pid").stat().st_ino == _INIT_PID_NAMESPACE else 0
 
 
-def _who(key: Any) -> tuple[str, int, int]:
-    return key.comm.decode("latin-1"), key.cgroup, key.uid
+def _mapped(table: Any) -> mmap.mmap:
+    size = ctypes.sizeof(table.Leaf) * len(table)
+    return mmap.mmap(table.map_fd, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE, mmap.MAP_SHARED)
 
 
 if __name__ == "__main__":

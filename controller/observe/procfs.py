@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The observer of last resort: /proc read at both ends of the window, and the look-ups the tracer needs from /proc.
 
-CPU time comes from each thread's schedstat, switches from its status. There are no histograms, no wakeups and no
-forks by workload, and a thread that began and ended inside the window, or ended in it, is not seen: the profile says
-so in `degraded`.
+CPU time and waits in a run queue come from each thread's schedstat, switches from its status, migrations from its
+`sched` (kernels with CONFIG_SCHED_DEBUG). There are no histograms, no wakeups and nothing about forks by workload, and
+a thread that began and ended inside the window, or ended in it, is not seen: the profile says so in `degraded`.
 """
 
 from __future__ import annotations
@@ -14,12 +14,24 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from controller.observe import cgroups
+from controller.observe import cgroups, meters
 from controller.observe.sample import Observation, Sample, Who
 from controller.observe.selectors import real_uid
 
 PROC = Path("/proc")
 _TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+_MIGRATIONS = b"nr_migrations"  # "se.nr_migrations" to 6.x
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """What one thread did since it began; None is not told here."""
+
+    cpu_ns: int = 0
+    voluntary: int = 0
+    involuntary: int = 0
+    wait_ns: int | None = 0
+    migrations: int | None = 0
 
 
 @dataclass(frozen=True)
@@ -28,72 +40,67 @@ class _Thread:
 
     born: int
     comm: bytes
-    cpu_ns: int
-    voluntary: int
-    involuntary: int
+    counts: _Counts
 
 
 def observe(seconds: float, ready: Callable[[], None] = lambda: None) -> Observation:
     """What every thread of this host did in `seconds`."""
     start, first, created = time.monotonic_ns(), _threads(), _created()
+    opened = meters.read()
     ready()
     time.sleep(max(seconds - (time.monotonic_ns() - start) / 1e9, 0))
     # Both walks take time: the window runs from the start of one to the start of the other, so that a thread's
     # figures span about as long as the window.
     window = time.monotonic_ns() - start
-    last = _threads()
+    last, closed = _threads(), meters.read()
     samples: dict[Who, Sample] = {}
     places: dict[int, tuple[bytes | None, int | None]] = {}
     for (pid, tid), now in last.items():
         then = first.get((pid, tid))
-        if then is None or then.born != now.born:
-            then = _Thread(now.born, now.comm, 0, 0, 0)
-        if pid == os.getpid() or (now.cpu_ns, now.voluntary, now.involuntary) == (
-            then.cpu_ns,
-            then.voluntary,
-            then.involuntary,
-        ):
+        before = then.counts if then is not None and then.born == now.born else _Counts()
+        if pid == os.getpid() or now.counts == before:
             continue
         if pid not in places:
             places[pid] = cgroups.of_process(PROC / str(pid)), real_uid(PROC / str(pid))
-        samples.setdefault(Who(now.comm, *places[pid]), Sample(voluntary=0, involuntary=0)).add(
-            Sample(
-                tasks=1,
-                cpu_ns=max(now.cpu_ns - then.cpu_ns, 0),
-                voluntary=max(now.voluntary - then.voluntary, 0),
-                involuntary=max(now.involuntary - then.involuntary, 0),
-            )
-        )
-    return Observation(window, samples, created=max(_created() - created, 0))
+        sample = _grown(before, now.counts)
+        who = Who(now.comm, *places[pid])
+        if who in samples:
+            samples[who].add(sample)
+        else:
+            samples[who] = sample
+    return Observation(window, samples, opened, closed, created=max(_created() - created, 0))
+
+
+def _grown(before: _Counts, now: _Counts) -> Sample:
+    sample = Sample(tasks=1)
+    for name in _Counts.__dataclass_fields__:
+        then, value = getattr(before, name), getattr(now, name)
+        setattr(sample, name, None if then is None or value is None else max(value - then, 0))
+    return sample
 
 
 def who(pid: int) -> Who | None:
     """Whose the thread is, None when it is gone."""
     folder = PROC / str(pid)
+    name = comm(folder)
+    return None if name is None else Who(name, cgroups.of_process(folder), real_uid(folder))
+
+
+def comm(folder: Path) -> bytes | None:
+    """The name of the thread whose /proc folder is given, None when it is gone."""
     try:
-        comm = (folder / "comm").read_bytes().removesuffix(b"\n")
+        return (folder / "comm").read_bytes().removesuffix(b"\n")
     except OSError:
         return None
-    return Who(comm, cgroups.of_process(folder), real_uid(folder))
 
 
 def running_on(cpu: int) -> int | None:
     """The thread in state R that was last put on `cpu`, None when there is none."""
-    for _pid, tid, folder in _folders():
+    for _pid, tid, folder in folders():
         fields = _stat(folder)
         if fields is not None and fields[1] == b"R" and int(fields[37]) == cpu:
             return tid
     return None
-
-
-def cpu_busy_ns() -> dict[int, int]:
-    """CPU → nanoseconds it has spent on tasks since boot (user, nice, system), in clock ticks."""
-    busy = {}
-    for line in (PROC / "stat").read_bytes().splitlines():
-        fields = line.split()
-        if fields and fields[0].startswith(b"cpu") and fields[0] != b"cpu":
-            busy[int(fields[0][3:])] = sum(int(ticks) for ticks in fields[1:4]) * _TICK_NS
-    return busy
 
 
 def _created() -> int:
@@ -105,14 +112,15 @@ def _created() -> int:
 
 def _threads() -> dict[tuple[int, int], _Thread]:
     found = {}
-    for pid, tid, folder in _folders():
+    for pid, tid, folder in folders():
         thread = _thread(folder)
         if thread is not None:
             found[pid, tid] = thread
     return found
 
 
-def _folders() -> Iterator[tuple[int, int, Path]]:
+def folders() -> Iterator[tuple[int, int, Path]]:
+    """Process id, thread id and /proc folder of every thread of this host."""
     for process in PROC.iterdir():
         if not process.name.isdecimal():
             continue
@@ -147,18 +155,34 @@ def _thread(folder: Path) -> _Thread | None:
         for name, _, value in (line.partition(b":") for line in status.splitlines())
         if name.endswith(b"_ctxt_switches")
     }
+    cpu_ns, wait_ns = _clocks(folder, fields)
     return _Thread(
         born=int(fields[20]),
         comm=fields[0],
-        cpu_ns=_cpu_ns(folder, fields),
-        voluntary=switches.get(b"voluntary_ctxt_switches", 0),
-        involuntary=switches.get(b"nonvoluntary_ctxt_switches", 0),
+        counts=_Counts(
+            cpu_ns=cpu_ns,
+            voluntary=switches.get(b"voluntary_ctxt_switches", 0),
+            involuntary=switches.get(b"nonvoluntary_ctxt_switches", 0),
+            wait_ns=wait_ns,
+            migrations=_migrations(folder),
+        ),
     )
 
 
-def _cpu_ns(folder: Path, fields: list[bytes]) -> int:
-    """From schedstat in nanoseconds; a kernel without CONFIG_SCHED_INFO has only clock ticks."""
+def _clocks(folder: Path, fields: list[bytes]) -> tuple[int, int | None]:
+    """CPU time and waits, nanoseconds, from schedstat; a kernel without CONFIG_SCHED_INFO has clock ticks and None."""
     try:
-        return int((folder / "schedstat").read_bytes().split()[0])
-    except (OSError, IndexError):
-        return (int(fields[12]) + int(fields[13])) * _TICK_NS
+        cpu_ns, wait_ns, *_ = (folder / "schedstat").read_bytes().split()
+        return int(cpu_ns), int(wait_ns)
+    except (OSError, ValueError):
+        return (int(fields[12]) + int(fields[13])) * _TICK_NS, None
+
+
+def _migrations(folder: Path) -> int | None:
+    try:
+        text = (folder / "sched").read_bytes()
+    except OSError:
+        return None
+    line = text[text.find(_MIGRATIONS) :].split(b"\n", 1)[0] if _MIGRATIONS in text else b""
+    value = line.rpartition(b":")[2].strip()
+    return int(value) if value.isdigit() else None

@@ -1,10 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bcc observer: has `probe_process` trace a window and puts what it counted together with what /proc knows.
-
-The probe attributes a stay on a CPU when it ends. Here the ends of the window are mended: what is on a CPU when the
-window closes gets its CPU time, a CPU that never switched gets its running task from /proc, and a task still waiting
-for its first run counts with the wait so far (a lower bound: leaving it out would hide starvation).
-"""
+"""The bcc observer: has `probe_process` trace a window; `reader` makes an Observation of what it counted."""
 
 from __future__ import annotations
 
@@ -19,33 +14,54 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from controller.observe import cgroups, procfs
-from controller.observe.histogram import bucket_of
+from controller.kernel import topology
+from controller.observe import cgroups, meters, reader
 from controller.observe.names import printable
-from controller.observe.sample import Observation, Sample, Unavailable, Who
+from controller.observe.sample import Observation, Reading, Unavailable
 from controller.paths import cache_dir, data_dir
 
 TRACEFS = Path("/sys/kernel/tracing")
 _DEBUG_TRACEFS = Path("/sys/kernel/debug/tracing")
 _START_S = 120  # compiling takes 0.3 s on a plain machine and a hundred times that on a loaded, emulated one
 _READ_S = 60
-_NONE = (1 << 64) - 1
-_LATENCY = 1
-_GONE = Who(b"(gone)", None, None)
-"""A task first seen at the very end of the window, that ended before it could be asked for its name."""
+PARTS = ("records.h", "queue.h", "sched.c")
+"""The probes' text: bcc rewrites one text and no header, so these are put together in this order."""
+
+_MOST_BYTES = 32 << 20
+_CELL_BYTES, _GROUP_BYTES = 8, 80
 
 
 @dataclass(frozen=True)
 class Capacity:
-    """Entries the kernel's maps hold: 32768 threads, 4096 (name, cgroup, user) groups; some 12 MB of kernel memory."""
+    """Entries the kernel's maps hold. The memory is all taken while the probes are loaded.
+
+    32768 threads in slots of 64 bytes (a power of two; as many as a quarter of them more spill into a hash map), 4096
+    (name, cgroup, user) groups of 80 bytes and 65536 histogram cells of 8 bytes (a power of two) for each CPU: 3.4 MB
+    and 0.85 MB for each CPU. From 64 CPUs on there are fewer cells, from 100 on fewer groups, so that each of the two
+    stays within 32 MB.
+    """
 
     tasks: int = 32768
     groups: int = 4096
-    buckets: int = 65536
+    cells: int = 65536
+
+    def sizes(self, cpus: int) -> dict[str, int]:
+        """What the probes' text is compiled with, for `cpus` possible CPUs."""
+        cells = self.cells
+        while cells > 1024 and cells * cpus * _CELL_BYTES > _MOST_BYTES:
+            cells //= 2
+        groups = min(self.groups, max(_MOST_BYTES // (cpus * _GROUP_BYTES), 64))
+        return {
+            "tasks": self.tasks,
+            "spilled": max(self.tasks // 4, 1),
+            "groups": groups,
+            "cells": cells,
+            "cpus": cpus,
+        }
 
 
 class Probes:
@@ -63,10 +79,15 @@ class Probes:
         """Trace this host for `seconds`, calling `ready` when the window opens. Raises Unavailable with a remedy."""
         environment = _requirements()
         tree = cgroups.paths(cgroups.mount())
-        before = procfs.cpu_busy_ns()
-        answer = self._trace(seconds, environment, ready)
+        readings: list[Reading] = []
+
+        def opened() -> None:
+            readings.append(meters.read())
+            ready()
+
+        answer = self._trace(seconds, environment, opened, lambda: readings.append(meters.read()))
         tree |= cgroups.paths(cgroups.mount())  # containers may have come and gone meanwhile
-        return _Reader(answer, tree).observation(procfs.cpu_busy_ns(), before)
+        return reader.observation(answer, tree, *readings)
 
     def close(self) -> None:
         """End the process, and with it the probes."""
@@ -76,10 +97,12 @@ class Probes:
                 self._process = None
         self._noise.close()
 
-    def _trace(self, seconds: float, environment: dict[str, str], ready: Callable[[], None]) -> Any:
+    def _trace(
+        self, seconds: float, environment: dict[str, str], opened: Callable[[], None], closed: Callable[[], None]
+    ) -> Any:
         process = self._process or self._start(environment)
         try:
-            text = _converse(process, {"seconds": seconds}, seconds, ready)
+            text = _converse(process, seconds, opened, closed)
         except TimeoutError:
             self._end()
             raise Unavailable("bcc did not answer in time; run on a less loaded machine") from None
@@ -103,7 +126,10 @@ class Probes:
         self._process = subprocess.Popen(
             command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._noise
         )
-        _send(self._process, {"text": str(data_dir("bpf") / "probes" / "sched.c"), **asdict(self._capacity)})
+        places = topology.places()
+        sizes = self._capacity.sizes(len(places))
+        pairs = [[place.llc, place.node] for place in places]
+        _send(self._process, {"text": _text(), "sizes": sizes, "places": pairs})
         return self._process
 
     def _end(self) -> int:
@@ -169,6 +195,12 @@ def _mount_tracefs() -> None:
         raise Unavailable("this kernel has no scheduler tracepoints; boot one built with CONFIG_EVENT_TRACING")
 
 
+def _text() -> str:
+    """The probes, each part's lines numbered as in its own file."""
+    folder = data_dir("bpf") / "probes"
+    return "".join(f'#line 1 "{part}"\n{(folder / part).read_text()}\n' for part in PARTS)
+
+
 def _send(process: subprocess.Popen[bytes], request: Any) -> None:
     """Write one line; stdin stays open, since its end tells the process to stop."""
     assert process.stdin is not None
@@ -177,34 +209,44 @@ def _send(process: subprocess.Popen[bytes], request: Any) -> None:
         process.stdin.flush()
 
 
-def _converse(process: subprocess.Popen[bytes], request: Any, seconds: float, ready: Callable[[], None]) -> bytes:
-    """Send a request and read the answer's line; empty when the process ended instead."""
+def _converse(
+    process: subprocess.Popen[bytes], seconds: float, opened: Callable[[], None], closed: Callable[[], None]
+) -> bytes:
+    """Ask for a window and read the answer's line; empty when the process ended instead."""
     assert process.stdout is not None
-    _send(process, request)
-    deadline = time.monotonic() + _START_S
-    text = b""
-    while not text.startswith(b"ready\n"):
-        chunk = _read(process.stdout, deadline)
-        if not chunk:
-            return b""
-        text += chunk
-    ready()
-    text = text.removeprefix(b"ready\n")
+    _send(process, {"seconds": seconds})
+    lines = _Lines(process.stdout)
+    if not lines.next(time.monotonic() + _START_S):
+        return b""
+    opened()
     deadline = time.monotonic() + seconds + _READ_S
-    while not text.endswith(b"\n"):
-        chunk = _read(process.stdout, deadline)
-        if not chunk:
-            return b""
-        text += chunk
-    return text
+    if not lines.next(deadline):
+        return b""
+    closed()
+    return lines.next(deadline)
 
 
-def _read(pipe: IO[bytes], deadline: float) -> bytes:
-    poll = select.poll()  # not select(): an agent's descriptors may pass 1024
-    poll.register(pipe, select.POLLIN)
-    if not poll.poll(max(deadline - time.monotonic(), 0) * 1000):
-        raise TimeoutError
-    return os.read(pipe.fileno(), 1 << 16)
+class _Lines:
+    """The lines of a pipe, each within a deadline."""
+
+    def __init__(self, pipe: IO[bytes]) -> None:
+        self._pipe = pipe
+        self._held = b""
+        self._poll = select.poll()  # not select(): an agent's descriptors may pass 1024
+        self._poll.register(pipe, select.POLLIN)
+
+    def next(self, deadline: float) -> bytes:
+        """The next line, whole; empty when the pipe ended before it did. Raises TimeoutError."""
+        chunks = [self._held]
+        while b"\n" not in chunks[-1]:
+            if not self._poll.poll(max(deadline - time.monotonic(), 0) * 1000):
+                raise TimeoutError
+            chunk = os.read(self._pipe.fileno(), 1 << 16)
+            if not chunk:
+                return b""
+            chunks.append(chunk)
+        line, _, self._held = b"".join(chunks).partition(b"\n")
+        return line
 
 
 def _gist(noise: IO[bytes], code: int) -> str:
@@ -214,95 +256,3 @@ def _gist(noise: IO[bytes], code: int) -> str:
     telling = [line for line in lines if b"error:" in line or b"Failed" in line or b"Error" in line]
     chosen = (telling or lines or [f"exit status {code}".encode()])[0 if telling else -1]
     return printable(chosen, 300)
-
-
-class _Reader:
-    """Makes an Observation of the probe's answer."""
-
-    def __init__(self, answer: Any, tree: dict[int, bytes]) -> None:
-        self._answer = answer
-        self._tree = tree
-        self._stop: int = answer["stop"]
-        self._samples: dict[Who, Sample] = {}
-        self._dropped: int = answer["dropped"]
-        self._known = {
-            pid: (self._who(comm, cgroup, uid), known)
-            for pid, comm, cgroup, uid, known, _woken, _wakeups in answer["tasks"]
-            if known or comm
-        }
-
-    def observation(self, after: dict[int, int], before: dict[int, int]) -> Observation:
-        """All of it; `before` and `after` are CPU → busy nanoseconds around the window."""
-        self._groups()
-        for cpu, stay in enumerate(self._answer["stays"]):
-            if stay["since"]:
-                self._unfinished(stay)
-            else:
-                self._never_switched(cpu, after.get(cpu, 0) - before.get(cpu, 0))
-        for pid, _comm, _cgroup, _uid, _known, woken, wakeups in self._answer["tasks"]:
-            if wakeups:
-                self._waiting(pid, woken, wakeups)
-        return Observation(self._stop - self._answer["start"], self._samples, self._dropped)
-
-    def _groups(self) -> None:
-        for comm, cgroup, uid, counts in self._answer["groups"]:
-            sample = self._sample(self._who(comm, cgroup, uid))
-            for name, value in counts.items():
-                setattr(sample, name, getattr(sample, name) + value)
-        for comm, cgroup, uid, slot, events in self._answer["buckets"]:
-            sample = self._sample(self._who(comm, cgroup, uid))
-            histogram = sample.latency if slot >> 16 == _LATENCY else sample.burst
-            if histogram is not None:
-                histogram[slot & 0xFFFF] += events
-
-    def _unfinished(self, stay: dict[str, int]) -> None:
-        """What was on a CPU when the window closed."""
-        pid, ran = stay["pid"], self._stop - stay["since"]
-        if pid in (0, self._answer["own"]):
-            return
-        sample = self._sample_of(pid)
-        sample.cpu_ns += ran
-        sample.cut.append(ran)
-        for name in ("wakeups", "migrations", "forks"):
-            setattr(sample, name, getattr(sample, name) + stay[name])
-        if stay["latency"] != _NONE:
-            self._latency(sample, stay["latency"])
-
-    def _never_switched(self, cpu: int, busy_ns: int) -> None:
-        """A CPU without a switch in the whole window is idle or one task's own; /proc/stat says which."""
-        window = self._stop - self._answer["start"]
-        pid = procfs.running_on(cpu) if busy_ns > window // 2 else None
-        if pid is not None:
-            sample = self._sample_of(pid)
-            sample.cpu_ns += min(busy_ns, window)
-            sample.cut.append(min(busy_ns, window))
-
-    def _waiting(self, pid: int, woken: int, wakeups: int) -> None:
-        """What was woken and had not run when the window closed."""
-        if pid == self._answer["own"]:
-            return
-        sample = self._sample_of(pid)
-        sample.wakeups = (sample.wakeups or 0) + wakeups
-        if woken:
-            self._latency(sample, self._stop - woken)
-
-    @staticmethod
-    def _latency(sample: Sample, value: int) -> None:
-        sample.latency_ns += value
-        if sample.latency is not None:
-            sample.latency[bucket_of(value)] += 1
-
-    def _sample_of(self, pid: int) -> Sample:
-        """The sample a thread belongs to: what it was when it last left a CPU, else what /proc or its parent says."""
-        who, counted = self._known.get(pid, (None, False))
-        if not counted:
-            who = procfs.who(pid) or who or _GONE
-        sample = self._sample(who or _GONE)
-        sample.tasks += not counted
-        return sample
-
-    def _sample(self, who: Who) -> Sample:
-        return self._samples.setdefault(who, Sample.traced())
-
-    def _who(self, comm: str, cgroup: int, uid: int) -> Who:
-        return Who(comm.encode("latin-1"), self._tree.get(cgroup), uid)

@@ -12,12 +12,15 @@ from controller.api.profile import IntentMatch, WorkloadProfile
 from controller.api.report import Reporter, Silent
 from controller.errors import InputError
 from controller.kernel import nodefacts
-from controller.observe import facts, grouping, procfs, selectors, tracer
+from controller.observe import facts, grouping, meters, procfs, selectors, tracer, workloadcgroups
 from controller.observe.sample import Observation, Unavailable
 
 MIN_SECONDS, MAX_SECONDS = 0.01, 3600
 _SILENT = Silent()
-_BLIND = "no histograms, wakeups, migrations or forks, and short-lived tasks are unseen"
+_BLIND = (
+    "no histograms, wakeups, wake edges, run-queue depths, forks, execs or exits, migrations without cache and node, "
+    "and short-lived tasks are unseen"
+)
 
 
 def profile(
@@ -41,6 +44,7 @@ def profile(
     observer, degraded, seen = _observe(seconds, reporter, force_procfs, probes)
     at = now()
     topology = nodefacts.node_topology()
+    grouped = grouping.group(seen, intents, topology.cpus)
     result = WorkloadProfile(
         node=(node or os.uname().nodename)[:253],
         taken_at=at,
@@ -49,9 +53,12 @@ def profile(
         degraded=degraded,
         topology=topology,
         kernel=nodefacts.kernel(),
+        abilities=facts.abilities(),
         pressure=facts.pressure(),
-        workloads=grouping.workloads(seen, intents, topology.cpus),
+        workloads=workloadcgroups.describe(grouped, seen.opened.cgroups, seen.closed.cgroups),
         matches=_matches(intents),
+        cpus=meters.cpus(seen.opened, seen.closed, seen.depth),
+        wake_edges=grouped.edges,
         dropped=seen.dropped,
     )
     reporter.done(f"observed {len(result.workloads)} workloads with {observer}")

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from controller.api.intent import SchedulingIntent
 from controller.observe import cgroups
-from controller.observe.grouping import MAX_WORKLOADS, workloads
-from controller.observe.sample import Observation, Sample, Who
+from controller.observe.grouping import MAX_WORKLOADS, group
+from controller.observe.sample import Observation, Reading, Sample, Who
 
 
 def intent(name, **selector):
@@ -34,12 +34,20 @@ def traced(cpu_ns, **more):
     return sample
 
 
+def watched(window_ns, samples, **more):
+    return Observation(window_ns, samples, Reading(0, {}, {}), Reading(window_ns, {}, {}), **more)
+
+
+def workloads(seen, intents, cpus):
+    return group(seen, intents, cpus).workloads
+
+
 def names(seen, intents=()):
     return [(w.keyed_by, w.name) for w in workloads(seen, intents, 1)]
 
 
 def one(comm, cgroup=b"/", uid=0, intents=()):
-    return names(Observation(100, {Who(comm, cgroup, uid): traced(10)}), intents)
+    return names(watched(100, {Who(comm, cgroup, uid): traced(10)}), intents)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +99,7 @@ def test_units_are_components_of_the_path():
 def test_the_rest_is_added_up_in_others_and_intents_always_stay():
     samples = {Who(f"c{n}".encode(), b"/", 0): traced(1000 + n, wakeups=1, tasks=1) for n in range(100)}
     samples[Who(b"quiet", b"/", 0)] = traced(1, wakeups=1, tasks=1)
-    found = workloads(Observation(10**6, samples), [intent("quiet", comm=["quiet"])], 1)
+    found = workloads(watched(10**6, samples), [intent("quiet", comm=["quiet"])], 1)
     assert len(found) == MAX_WORKLOADS
     assert found[-1].keyed_by == "others"
     assert any(w.name == "shop/quiet" for w in found)
@@ -103,18 +111,37 @@ def test_the_rest_is_added_up_in_others_and_intents_always_stay():
 @given(st.lists(st.integers(0, 10**12), max_size=80), st.integers(1, 4))
 def test_shares_add_up_to_at_most_one(times, cpus):
     samples = {Who(f"c{n}".encode(), b"/", 0): traced(cpu_ns) for n, cpu_ns in enumerate(times)}
-    assert sum(w.cpu_share for w in workloads(Observation(10**9, samples), (), cpus)) <= 1 + 1e-9
+    assert sum(w.cpu_share for w in workloads(watched(10**9, samples), (), cpus)) <= 1 + 1e-9
 
 
 def test_what_never_left_its_cpu_has_a_lower_bound_as_burst():
-    hog = workloads(Observation(10**9, {Who(b"hog", b"/", 0): traced(10**9, cut=[10**9])}), (), 1)[0]
+    hog = workloads(watched(10**9, {Who(b"hog", b"/", 0): traced(10**9, cut=[10**9])}), (), 1)[0]
     assert hog.burst.count == 1
     assert hog.burst.percentile(50) == pytest.approx(1e9, rel=0.07)
     busy = traced(10**9, cut=[10**9], burst=Counter({100: 5}))
-    assert workloads(Observation(10**9, {Who(b"busy", b"/", 0): busy}), (), 1)[0].burst.count == 5
+    assert workloads(watched(10**9, {Who(b"busy", b"/", 0): busy}), (), 1)[0].burst.count == 5
 
 
 def test_what_was_not_measured_stays_unmeasured():
-    found = workloads(Observation(100, {Who(b"a", b"/", 0): Sample(1, 10, 1, 1)}), (), 1)[0]
+    found = workloads(watched(100, {Who(b"a", b"/", 0): Sample(1, 10, voluntary=1, involuntary=1)}), (), 1)[0]
     assert (found.wakeups, found.forks, found.burst, found.wakeup_latency) == (None, None, None, None)
     assert found.voluntary_switches == 1
+
+
+def test_edges_are_between_workloads_most_wakeups_first_and_an_interrupt_has_no_name():
+    web, db, odd = Who(b"nginx", b"/", 33), Who(b"postgres", b"/db.service", 70), Who(b"nginx-2", b"/", 33)
+    edges = Counter({(web, db): 5, (odd, db): 2, (None, web): 9, (db, web): 1})
+    seen = watched(10**9, {web: traced(20), db: traced(10)}, edges=edges)
+    found = group(seen, [intent("web", comm=["nginx*"])], 1).edges
+    assert [(e.waker, e.wakee, e.wakeups) for e in found] == [
+        ("", "shop/web", 9),
+        ("shop/web", "/db.service", 7),
+        ("/db.service", "shop/web", 1),
+    ]
+
+
+def test_edges_of_what_is_in_others_are_others():
+    samples = {Who(f"c{n}".encode(), b"/", 0): traced(1000 + n) for n in range(100)}
+    quiet, busy = Who(b"c0", b"/", 0), Who(b"c99", b"/", 0)
+    found = group(watched(10**6, samples, edges=Counter({(quiet, busy): 3})), (), 1).edges
+    assert [(e.waker, e.wakee, e.wakeups) for e in found] == [("others", "c99", 3)]

@@ -24,10 +24,8 @@ def probe_bucket_of(tmp_path_factory):
     compiler = next(filter(None, map(shutil.which, ("cc", "clang", "clang-19", "gcc"))), None)
     if compiler is None:
         missing("a C compiler")
-    text = (data_dir("bpf") / "probes" / "sched.c").read_text()
-    functions = text[
-        text.index("static __always_inline u32 log2_of") : text.index("static __always_inline void add_to")
-    ]
+    text = (data_dir("bpf") / "probes" / "records.h").read_text()
+    functions = text[text.index("static __always_inline u32 log2_of") : text.index("/*\n * Eight neighbouring")]
     defines = "\n".join(line for line in text.splitlines() if line.startswith("#define"))
     folder = tmp_path_factory.mktemp("bucket")
     source, library = folder / "bucket.c", folder / "bucket.so"

@@ -67,9 +67,10 @@ def test_a_kernel_without_schedstat_has_clock_ticks(tmp_path):
     (tmp_path / "stat").write_text(f"7 (a) b)) {' '.join(after_name)}\n")
     (tmp_path / "status").write_text("voluntary_ctxt_switches:\t5\nnonvoluntary_ctxt_switches:\t6\n")
     thread = procfs._thread(tmp_path)
-    assert thread == procfs._Thread(0, b"a) b)", 500 * procfs._TICK_NS, 5, 6)
+    assert thread == procfs._Thread(0, b"a) b)", procfs._Counts(500 * procfs._TICK_NS, 5, 6, None, None))
 
 
 def test_pressure_is_read_or_absent(tmp_path):
     (tmp_path / "cpu").write_text("some avg10=12.50 avg60=1.00 avg300=0.00 total=5\nfull avg10=0.00\n")
-    assert facts.pressure(tmp_path).wire() == {"cpu": 12.5}
+    (tmp_path / "io").write_text("some avg10=2.00 avg60=0.00\nfull avg10=1.50 avg60=0.00 avg300=0.00 total=0\n")
+    assert facts.pressure(tmp_path).wire() == {"cpu": 12.5, "io": 2.0, "ioFull": 1.5}

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from controller.api.report import Silent
-from controller.observe import Capacity, Probes, cgroups, procfs, profile, tracer
-from controller.observe.sample import Unavailable
+from controller.observe import Capacity, Probes, cgroups, procfs, profile, reader, tracer
+from controller.observe.sample import CpuClock, Reading, Unavailable
 from tests.conftest import missing
 from tests.observe.loads import FORKER, HOG, LATE, MOVER, WAKER, cpu_ns, running, waited_ns
 from tests.observe.test_grouping import intent
@@ -124,7 +124,7 @@ def test_a_cgroup_names_its_tasks():
 
 
 def test_a_full_map_is_counted(capfd):
-    with contextlib.closing(Probes(Capacity(tasks=4, groups=2, buckets=8))) as probes:
+    with contextlib.closing(Probes(Capacity(tasks=4, groups=4, cells=16))) as probes:
         seen = profile(0.5, probes=probes)
     assert seen.observer == "bcc"
     assert seen.dropped > 0
@@ -133,7 +133,8 @@ def test_a_full_map_is_counted(capfd):
 
 def test_a_probe_that_does_not_compile_falls_back_with_the_compilers_words(monkeypatch, tmp_path, capfd):
     (tmp_path / "probes").mkdir()
-    (tmp_path / "probes" / "sched.c").write_text("int broken(void) { return nonsense; }\n")
+    for part in tracer.PARTS:
+        (tmp_path / "probes" / part).write_text("int broken(void) { return nonsense; }\n")
     monkeypatch.setattr(tracer, "data_dir", lambda _name: tmp_path)
     seen = profile(0.1)
     assert seen.observer == "procfs"
@@ -175,17 +176,19 @@ def test_killing_the_observer_leaves_no_probe():
 def test_a_cpu_that_never_switched_is_its_running_tasks():
     cpu = max(os.sched_getaffinity(0))
     window = 1_000_000_000
-    idle = {"since": 1, "latency": 0, "pid": 0, "wakeups": 0, "migrations": 0, "forks": 0}
-    stays = [idle] * cpu + [idle | {"since": 0}]
-    answer = {"start": 1, "stop": 1 + window, "own": 0, "dropped": 0, "groups": [], "buckets": [], "tasks": []}
+    stays = [[1, 0]] * cpu + [[0, 0]]
+    nothing = {name: [] for name in ("groups", "cells", "tasks", "queues")}
+    answer = {"start": 1, "stop": 1 + window, "own": 0, "dropped": 0, "stays": stays, **nothing}
+
+    def meter(busy_ns):
+        return Reading(0, {cpu: CpuClock(busy_ns, busy_ns, 0, None)}, {})
+
     with running(b"trace-alone", HOG) as hog:
         os.sched_setaffinity(hog.pid, {cpu})
         assert _wait_for(lambda: procfs.running_on(cpu) is not None)
-        reader = tracer._Reader(answer | {"stays": stays}, {})
-        seen = reader.observation({cpu: window}, {cpu: 0})
+        seen = reader.observation(answer, {}, meter(0), meter(window))
         assert sum(sample.cpu_ns for sample in seen.samples.values()) == window
-        idle_seen = tracer._Reader(answer | {"stays": stays}, {}).observation({cpu: 0}, {cpu: 0})
-        assert idle_seen.samples == {}
+        assert reader.observation(answer, {}, meter(0), meter(0)).samples == {}
 
 
 def _child_with_probes(pid):

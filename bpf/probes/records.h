@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * What the probes of sched.c remember, and how it is found in a few nanoseconds (put before sched.c by
+ * controller/observe/tracer.py: bcc rewrites one text only).
+ *
+ * A switch happens up to a million times a second, so its path has no hash look-up: threads are found in an array by
+ * their number, counters by (CPU, group), and histograms in a table of cells open to addressing by hand. The three are
+ * arrays that user space maps: it reads and clears them without a system call per entry. Each CPU writes counters and
+ * cells of its own, and no probe interrupts another (the kernel skips the inner one, and counts it), so nothing there
+ * is atomic. A name, cgroup and user are made into a group's number once, and again when the cgroup differs, after an
+ * exec or a rename, and at each 64th stay, which is how a change of user is noticed.
+ *
+ * Given by user space: MAX_TASKS, MAX_CELLS (powers of two), MAX_SPILLED, MAX_GROUPS, MAX_CPUS. What finds a table
+ * full is counted in `dropped`.
+ */
+
+#define STEPS_LOG2 4                      /* 16 linear steps per power of two: an error of at most 1/32 around the middle */
+#define STEPS (1 << STEPS_LOG2)
+#define MAX_VALUE ((1ULL << 40) - 1)      /* 18 minutes; longer values count in the last bucket */
+
+#define GROUP_OWN 1                       /* the observer's; 0 is: not known yet, or an interrupt */
+#define REFRESH 63                        /* a group's number is asked for anew at each 64th stay */
+#define TRIES 8                           /* cells looked at before one is called missing */
+#define LINES_SHIFT (35 - __builtin_ctz(MAX_CELLS))    /* of a 32-bit hash only the upper bits are any good */
+
+/* A cell's key: its kind, a group, and a bucket (10 bits) or, in an edge, the group that was woken. */
+enum kind { KIND_LATENCY = 1, KIND_BURST = 2, KIND_SLEEP = 3, KIND_EDGE = 4 };
+#define KIND_SHIFT 28
+#define GROUP_SHIFT 12
+
+struct window {
+	u64 start;
+	u64 length;
+	u64 groups;                       /* the next group's number */
+	u32 own;                          /* the observer's process, left out; 0 when its id is not known here */
+	u32 pad;
+};
+
+struct who {
+	char comm[16];
+	u64 cgroup;
+	u32 uid;
+	u32 pad;
+};
+
+struct group {
+	u64 cpu_ns;
+	u64 wait_ns;
+	u64 latency_ns;
+	u64 burst_ns;
+	u64 sleep_ns;
+	u32 tasks;
+	u32 wakeups;
+	u32 voluntary;
+	u32 involuntary;
+	u32 migrations;
+	u32 llc_migrations;
+	u32 numa_migrations;
+	u32 forks;
+	u32 execs;
+	u32 exits;
+};
+
+/* One cache line. All zero but for the pid when made. */
+struct task {
+	u64 cgroup;                       /* its group's, to see it move */
+	u64 ready;                        /* waiting for a CPU since then, or 0 */
+	u64 asleep;                       /* since then, or 0 */
+	u64 waited;                       /* before the stay on a CPU that goes on; a latency when `woke` */
+	u64 slept;                        /* before that wakeup, when `rested` */
+	u64 pid;                          /* 0: the slot is free; wide, as only that can be compared and exchanged */
+	u16 group;                        /* its parent's until `seen` */
+	u16 waker;                        /* the group that woke it last */
+	u16 queue;                        /* the CPU whose run queue counts it, plus 1, or 0 */
+	u16 ran;                          /* the CPU it last ran on, plus 1, or 0 */
+	u8 running;
+	u8 early;                         /* woken while it was on a CPU, perhaps just leaving it */
+	u8 woke;
+	u8 rested;
+	u8 moved;                         /* MOVED_* of the stay that goes on */
+	u8 age;
+	u8 seen;                          /* counted in its group's `tasks` */
+	u8 preempted;                     /* `ready` is since a preemption, not since a wakeup */
+};
+
+/* One cache line for each CPU: who is on it. */
+struct stay {
+	u64 since;                        /* 0 until the first switch of the window */
+	u64 dropped;
+	u32 pid;
+	u32 group;                        /* or 0 */
+	u64 pad[5];
+};
+
+struct place {
+	u32 llc;
+	u32 node;
+};
+
+struct cell {
+	u32 key;                          /* 0: free */
+	u32 count;
+};
+
+BPF_F_TABLE("array", u32, struct window, window, 1, BPF_F_MMAPABLE);
+BPF_F_TABLE("array", u32, struct task, tasks, MAX_TASKS, BPF_F_MMAPABLE);
+BPF_TABLE("hash", u32, struct task, spilled, MAX_SPILLED);
+BPF_TABLE("hash", struct who, u32, ids, MAX_GROUPS);
+BPF_F_TABLE("array", u32, struct who, names, MAX_GROUPS, BPF_F_MMAPABLE);
+BPF_F_TABLE("array", u32, struct group, counters, MAX_CPUS * MAX_GROUPS, BPF_F_MMAPABLE);
+BPF_F_TABLE("array", u32, struct cell, cells, MAX_CPUS * MAX_CELLS, BPF_F_MMAPABLE);
+BPF_F_TABLE("array", u32, struct stay, stays, MAX_CPUS, BPF_F_MMAPABLE);
+BPF_F_TABLE("array", u32, struct place, places, MAX_CPUS, BPF_F_MMAPABLE);
+
+static __always_inline struct window *open_window(u64 now)
+{
+	int zero = 0;
+	struct window *w = window.lookup(&zero);
+
+	return w && now - w->start < w->length ? w : NULL;
+}
+
+static __always_inline u32 log2_of(u64 value)
+{
+	u32 bits = 0;
+
+	if (value >> 32) { bits += 32; value >>= 32; }
+	if (value >> 16) { bits += 16; value >>= 16; }
+	if (value >> 8) { bits += 8; value >>= 8; }
+	if (value >> 4) { bits += 4; value >>= 4; }
+	if (value >> 2) { bits += 2; value >>= 2; }
+	return bits + (u32)(value >> 1);
+}
+
+static __always_inline u32 bucket_of(u64 value)
+{
+	u32 shift;
+
+	if (value > MAX_VALUE)
+		value = MAX_VALUE;
+	if (value < STEPS)
+		return value;
+	shift = log2_of(value) - STEPS_LOG2;
+	return (shift + 1) * STEPS + ((value >> shift) & (STEPS - 1));
+}
+
+/*
+ * Eight neighbouring buckets share a cache line: the line is hashed, the place in it is not, and who finds the place
+ * taken goes on to the next line.
+ */
+static __always_inline void count(struct stay *stay, u32 cpu, u32 key)
+{
+	u32 line = ((key >> 3) * 0x9e3779b1U) >> LINES_SHIFT;
+	struct cell *cell;
+	u32 index;
+
+	for (int i = 0; i < TRIES; i++) {
+		index = (((line + i) << 3) | (key & 7)) & (MAX_CELLS - 1);
+		index += cpu * MAX_CELLS;
+		cell = cells.lookup(&index);
+		if (!cell)
+			return;
+		if (!cell->key)
+			cell->key = key;
+		if (cell->key == key) {
+			cell->count += 1;
+			return;
+		}
+	}
+	stay->dropped += 1;
+}
+
+static __always_inline void count_value(struct stay *stay, u32 cpu, u32 kind, u32 group, u64 value)
+{
+	count(stay, cpu, kind << KIND_SHIFT | group << GROUP_SHIFT | bucket_of(value));
+}
+
+static __always_inline struct group *counters_of(u32 cpu, u32 group)
+{
+	u32 index = cpu * MAX_GROUPS + group;
+
+	return group < MAX_GROUPS ? counters.lookup(&index) : NULL;
+}
+
+/* Per-CPU workers are one workload: kworker/3:1 and kworker/u8:0 would fill the map with names that mean nothing. */
+static __always_inline void fold_name(char *comm)
+{
+	u64 *words = (u64 *)comm;
+	const u64 kworker = 0x2f72656b726f776bULL;      /* "kworker/", little endian */
+
+	if (words[0] == kworker) {
+		words[0] = kworker & 0x00ffffffffffffffULL;
+		words[1] = 0;
+	}
+}
+
+/* The number of the current task's group; 0 when there is no room for one more. */
+static __always_inline u32 intern(struct window *w, u64 cgroup)
+{
+	struct who who = {}, *named;
+	u32 *known, id;
+
+	if (w->own && bpf_get_current_pid_tgid() >> 32 == w->own)
+		return GROUP_OWN;
+	bpf_get_current_comm(&who.comm, sizeof(who.comm));
+	fold_name(who.comm);
+	who.cgroup = cgroup;
+	who.uid = bpf_get_current_uid_gid();
+	known = ids.lookup(&who);
+	if (known)
+		return *known;
+	if (w->groups >= MAX_GROUPS)
+		return 0;
+	id = __sync_fetch_and_add(&w->groups, 1);
+	if (id >= MAX_GROUPS)
+		return 0;
+	if (ids.insert(&who, &id)) {              /* another CPU was faster: its number counts, this one stays unused */
+		known = ids.lookup(&who);
+		return known ? *known : 0;
+	}
+	named = names.lookup(&id);
+	if (named)
+		*named = who;
+	return id;
+}
+
+/* Threads that share a slot, of which there are few below MAX_TASKS threads, spill into a hash map. */
+static __always_inline struct task *find(u32 pid)
+{
+	u32 slot = pid & (MAX_TASKS - 1);
+	struct task *task = tasks.lookup(&slot);
+
+	return task && task->pid == pid ? task : spilled.lookup(&pid);
+}
+
+static __always_inline struct task *find_or_make(struct stay *stay, u32 pid)
+{
+	u32 slot = pid & (MAX_TASKS - 1);
+	struct task *task = find(pid), fresh = {};
+
+	if (task)
+		return task;
+	task = tasks.lookup(&slot);
+	if (task && !task->pid && !__sync_val_compare_and_swap(&task->pid, 0, (u64)pid))
+		return task;
+	fresh.pid = pid;
+	spilled.insert(&pid, &fresh);
+	task = spilled.lookup(&pid);
+	if (!task)
+		stay->dropped += 1;
+	return task;
+}
+
+static __always_inline void forget(u32 pid)
+{
+	u32 slot = pid & (MAX_TASKS - 1);
+	struct task *task = tasks.lookup(&slot), none = {};
+
+	if (task && task->pid == pid)
+		*task = none;
+	else
+		spilled.delete(&pid);
+}
