@@ -39,7 +39,7 @@ _TAIL = {
 
 @dataclass(frozen=True)
 class SchedExt:
-    """Names, sorted: members of struct sched_ext_ops, scx_bpf_* functions, SCX_OPS_* enumerators."""
+    """Names, sorted: members of struct sched_ext_ops, scx_bpf_* functions, SCX_OPS_* flags."""
 
     ops: tuple[str, ...]
     kfuncs: tuple[str, ...]
@@ -60,13 +60,13 @@ def sched_ext(file: Path) -> SchedExt | None:
                 ops.update(members(12))
             elif kind == _FUNC and name.startswith(b"scx_bpf_"):
                 functions.add(name.decode("ascii"))
-            elif kind in _ENUM_SIZES:
+            elif kind in _ENUM_SIZES and name == b"scx_ops_flags":
                 flags.update(each for each in members(_ENUM_SIZES[kind]) if each.startswith("SCX_OPS_"))
         tagged = _tagged(btf)
     except (OSError, ValueError, IndexError, struct.error):
         return None
     functions = functions & tagged or functions  # kernels before 6.10 tag none
-    return SchedExt(tuple(sorted(ops)), tuple(sorted(functions)), tuple(sorted(flags)))
+    return SchedExt(tuple(sorted(ops)), tuple(sorted(functions)), tuple(sorted(flags - {"SCX_OPS_ALL_FLAGS"})))
 
 
 def _named(btf: bytes) -> Iterator[tuple[int, bytes, Callable[[int], list[str]]]]:

@@ -43,7 +43,8 @@ def _averages(file: Path) -> dict[str, float]:
         return {}
     for line in lines:
         kind, *fields = line.split()
-        value = next((field for field in fields if field.startswith("avg10=")), "")
-        if value:
-            found[kind] = float(value.removeprefix("avg10="))
+        for field in fields:
+            name, _, value = field.partition("=")
+            if name == "avg10" and value:
+                found[kind] = float(value)
     return found
