@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.api import Fingerprint, Histogram, WorkloadProfile, WorkloadStats, fingerprint_of
-from controller.api.fingerprint import FEATURES, OTHERS, WorkloadVector, distance
+from controller.api import Fingerprint, Histogram, WakeEdge, WorkloadProfile, WorkloadStats, fingerprint_of
+from controller.api.fingerprint import FEATURES, FIRST, OTHERS, WorkloadVector, differences, distance, merged
 from tests.builders import KERNEL, T0, TOPOLOGY
 
-features = st.tuples(*[st.one_of(st.none(), st.floats(0, 64)) for _ in FEATURES])
+lengths = st.integers(FIRST, len(FEATURES))
+features = lengths.flatmap(lambda n: st.tuples(*[st.one_of(st.none(), st.floats(0, 64)) for _ in range(n)]))
 names = st.sampled_from(["shop/web", "shop/api", "batch/night", OTHERS])
 prints = st.dictionaries(names, features, max_size=4).map(
     lambda d: Fingerprint(workloads=tuple(WorkloadVector(name=n, features=f) for n, f in d.items()))
@@ -74,7 +75,7 @@ def test_the_length_of_the_window_is_no_feature():
 def test_what_could_not_be_measured_is_not_compared():
     blind = {"wakeups": None, "forks": None, "burst": None}
     assert distance(seen(), seen(**blind)) == 0
-    assert seen(**blind).workloads[0].features[2:] == (None,) * 4
+    assert seen(**blind).workloads[0].features[2:6] == (None,) * 4
 
 
 def test_an_intent_that_is_gone_is_entirely_different():
@@ -87,3 +88,60 @@ def test_a_vector_has_one_length():
         assert len(found.features) == len(FEATURES)
     with pytest.raises(ValueError, match="at least 6"):
         WorkloadVector(name="x", features=(1.0,))
+
+
+def test_a_fingerprint_of_six_features_still_loads_and_is_compared_by_them():
+    old = Fingerprint.model_validate(
+        {"workloads": [{"name": "shop/web", "features": [0.2, 2.3, 10.0, 16.6, 16.7, 0.0]}]}
+    )
+    assert Fingerprint.model_validate(old.wire()) == old
+    assert len(old.wire()["workloads"][0]["features"]) == FIRST  # a committed revision stays as it is, byte for byte
+    now = WorkloadVector(name="shop/web", features=(0.2, 2.3, 10.0, 16.6, 16.7, 0.0, 30.0, 1.0, 20.0, 1.0, 3.0, 8.0))
+    assert distance(old, Fingerprint(workloads=(now,))) == 0
+
+
+def edges(**wakeups: int) -> tuple[WakeEdge, ...]:
+    return tuple(WakeEdge(waker=k.replace("timer", ""), wakee="shop/web", wakeups=n) for k, n in wakeups.items())
+
+
+def vector(*wakes: WakeEdge, **changes: object) -> dict[str, float | None]:
+    made = profile(stats("shop/web", **changes)).model_copy(update={"wake_edges": wakes})
+    found = fingerprint_of(made, ["shop/web"]).of("shop/web")
+    assert found is not None
+    return dict(zip(FEATURES, found.features, strict=True))
+
+
+def test_who_wakes_it_is_a_feature():
+    assert vector()["chained"] is None
+    timed, chained, many = edges(timer=1000), edges(web=1000), edges(a=250, b=250, c=250, timer=250)
+    assert (vector(*timed)["chained"], vector(*timed)["fan_in"]) == (0, 0)
+    assert (vector(*chained)["chained"], vector(*chained)["fan_in"]) == (1, 0)
+    assert (vector(*many)["chained"], vector(*many)["fan_in"]) == (0.75, 2)
+
+
+def test_preemption_cuts_bursts_but_not_turns():
+    """The same load under a scheduler that preempts it four times a turn: bursts are shorter, turns are not."""
+    calm = {"voluntary_switches": 1000, "involuntary_switches": 0, "burst": burst(1_000_000, 1000)}
+    cut = {"voluntary_switches": 1000, "involuntary_switches": 4000, "burst": burst(200_000, 5000)}
+    assert vector(**calm)["turn"] == vector(**cut)["turn"]
+    assert vector(**calm)["burst50"] != vector(**cut)["burst50"]
+    assert (vector(**calm)["voluntary"], vector(**cut)["voluntary"]) == (1, 0.2)
+
+
+def test_few_events_make_no_percentile_and_no_part():
+    few = vector(*edges(web=5), sleep=burst(10**6, 5), voluntary_switches=3, involuntary_switches=2)
+    assert (few["sleep50"], few["voluntary"], few["fan_in"], few["chained"]) == (None, None, None, None)
+
+
+def test_histograms_of_several_workloads_add_up():
+    both = merged([burst(1000, 30), None, burst(5000, 10), burst(1000, 60)])
+    assert both is not None
+    assert (both.edges, both.counts, both.total_ns) == ((1000, 5000), (90, 10), 140_000)
+    assert merged([None, Histogram()]) is None
+    with pytest.raises(ValueError, match="different buckets"):
+        merged([burst(1000), burst(1010)])
+
+
+def test_a_difference_is_told_by_feature():
+    one, other = (WorkloadVector(name="x", features=(cpu, 1.0, None, 10.0, 12.0, 0.0)) for cpu in (0.25, 0.5))
+    assert differences(one, other) == {"cpu": 0.5, "tasks": 0, "burst50": 0, "burst99": 0, "forks": 0}
