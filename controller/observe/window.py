@@ -13,6 +13,7 @@ from controller.api.report import Reporter, Silent
 from controller.errors import InputError
 from controller.kernel import nodefacts
 from controller.observe import facts, grouping, meters, procfs, selectors, tracer, workloadcgroups
+from controller.observe.classify import classified
 from controller.observe.sample import Observation, Unavailable
 
 MIN_SECONDS, MAX_SECONDS = 0.01, 3600
@@ -55,7 +56,9 @@ def profile(
         kernel=nodefacts.kernel(),
         abilities=facts.abilities(),
         pressure=facts.pressure(),
-        workloads=workloadcgroups.describe(grouped, seen.opened.cgroups, seen.closed.cgroups),
+        workloads=classified(
+            workloadcgroups.describe(grouped, seen.opened.cgroups, seen.closed.cgroups), seen.window_ns, topology.cpus
+        ),
         matches=_matches(intents),
         cpus=meters.cpus(seen.opened, seen.closed, seen.depth),
         wake_edges=grouped.edges,
