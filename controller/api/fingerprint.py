@@ -51,7 +51,7 @@ How often tasks are preempted is the scheduler's choice in part, so `voluntary` 
 _OTHERS_WEIGHT = 0.5
 """Who asked for nothing counts less than who did: a cron job is no new load."""
 
-_FEW = 20
+FEW = 20
 """Percentiles and parts of fewer events than this are chance: the feature is absent."""
 
 Feature = Annotated[float, Field(ge=0, le=64, allow_inf_nan=False)]
@@ -137,9 +137,9 @@ def vector_of(name: str, parts: Sequence[WorkloadStats], profile: WorkloadProfil
             # What never slept in the window had a turn of at least all its CPU time.
             _log(cpu_ns / max(voluntary, 1)) if voluntary is not None and cpu_ns else None,
             _part(voluntary, preempted),
-            _log(sleep.percentile(50)) if sleep is not None and sleep.count >= _FEW else None,
+            _log(sleep.percentile(50)) if sleep is not None and sleep.count >= FEW else None,
             _part(wakers.total() - wakers[""], wakers[""]) if wakers else None,
-            _entropy(wakers) if wakers.total() >= _FEW else None,
+            _entropy(wakers) if wakers.total() >= FEW else None,
             _rate(total(w.execs for w in parts), seconds),
         ),
     )
@@ -185,7 +185,7 @@ def _entropy(wakers: Counter[str]) -> float:
 
 
 def _part(yes: int | None, no: int | None) -> float | None:
-    if yes is None or no is None or yes + no < _FEW:
+    if yes is None or no is None or yes + no < FEW:
         return None
     return yes / (yes + no)
 

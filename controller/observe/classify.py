@@ -23,9 +23,9 @@ Five figures tell them apart, all of them more of the load than of the scheduler
 
 A figure's membership is a logistic curve on a log scale, ½ at the middle; a kind's score is the product of what it
 asks: background little and seldom; batch much and long; throughput short, often, and full or with hardly a gap; latency
-short, often and neither. A cgroup with less than half the usual weight was called background by its owner: that adds to its score. The
-confidence is the best score over the sum of the two best, so ½ says that it could as well be the next likely.
-Calibrated with `bench/classify.py`, which prints where this agrees with an expert and where it does not.
+short, often and neither. A cgroup with less than half the usual weight was called background by its owner: that adds to
+its score. The confidence is the best score over the sum of the two best, so ½ says that it could as well be the next
+likely. Calibrated with `bench/classify.py`, which prints where this agrees with an expert and where it does not.
 """
 
 from __future__ import annotations

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How near a twin's replay comes to its original, against how far different loads are from one another.
+
+Each load is profiled twice on this host (bcc, a cgroup of its own), twinned from the first profile, and its twin run by
+rt-app from the moment a third window opens. A replay is near enough when its distance from the original is at most half
+the smallest distance between any two different loads; the distance of the two profiles of the same load shows what
+chance alone does. Needs root, bcc, rt-app and the loads' programs; the tables go to stderr, JSON to stdout and to
+bench/results/.
+
+    python bench/twin.py --seconds 5
+    python bench/twin.py --keep DIR        # the profiles and documents as well
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from loads import Program, group, root, running
+
+from controller.api.base import now
+from controller.api.fingerprint import FEATURES, WorkloadVector, apart, differences, vector_of
+from controller.api.profile import WorkloadProfile
+from controller.observe import Probes, profile, twin
+
+RESULTS = Path(__file__).parent / "results" / "twin.json"
+CLIENT = """python3 -c '
+import time, urllib.request
+while True:
+    urllib.request.urlopen("http://127.0.0.1:8767/page").read(); time.sleep(0.005)'"""
+SOUND = """python3 -c '
+import sys, threading, time
+def play(period, work):
+    at = time.monotonic()
+    while True:
+        at += period; time.sleep(max(at - time.monotonic(), 0))
+        sum(i * i for i in range(work))
+for period, work in ((0.0107, 3000), (0.0213, 9000), (0.0333, 20000)):
+    threading.Thread(target=play, args=(period, work)).start()'"""
+SMALL = (
+    "for i in $(seq 40); do printf 'int f%d(int x){int s=0;for(int i=0;i<x;i++)s+=i*%d^s;return s;}\\n' $i $i; done"
+    " > small.c"
+)
+
+LOADS = (
+    Program("web", "python3 -m http.server --bind 127.0.0.1 8767", needs=("python3",), prepare="echo hi > page",
+            peer=CLIENT),
+    Program("hogs", "for i in 1 2 3; do sha256sum /dev/zero & done; wait", needs=("sha256sum",)),
+    Program("messaging", "hackbench --pipe -g 1 -f 4 -l 100000000", needs=("hackbench",)),
+    Program("compile", "yes small.c | xargs -P 2 -n 1 gcc -O1 -c -o /dev/null", needs=("gcc",), prepare=SMALL),
+    Program("pipeline", "cat /dev/zero | tr '\\0' a | cksum", needs=("tr", "cksum")),
+    Program("sound", SOUND, needs=("python3",)),
+)  # fmt: skip
+
+
+def main() -> None:
+    """Profile, twin and replay each load, and print the distances."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=5, help="length of a window")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", action="append", default=[], metavar="NAME", help="this load alone; no results kept")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="where to write profiles and documents")
+    arguments = parser.parse_args()
+    chosen = [load for load in LOADS if not arguments.only or load.name in arguments.only]
+    lacking = {load.name: load.missing() for load in chosen if load.missing()}
+    if lacking:
+        raise SystemExit(f"programs are missing: {lacking}; install them and run again")
+    probes = Probes()
+    first, again, replayed, speeds = {}, {}, {}, {}
+    try:
+        for load in chosen:
+            first[load.name], again[load.name], document, speeds[load.name], seen, vector = measured(
+                load, arguments.seconds, arguments.seed, probes
+            )
+            replayed[load.name] = vector
+            print(f"{load.name}: {apart(first[load.name], vector):.3f}", file=sys.stderr)
+            keep(arguments.keep, load.name, document, seen)
+    finally:
+        probes.close()
+    result = judged(first, again, replayed) | {
+        "benchmark": "twin", "measured": now().isoformat(), "kernel": os.uname().release, "cpus": os.cpu_count(),
+        "seconds": arguments.seconds, "features": FEATURES, "loop_ns": {k: round(v, 3) for k, v in speeds.items()},
+    }  # fmt: skip
+    show(result)
+    if not arguments.only:
+        RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(result, indent=1))
+
+
+def measured(
+    load: Program, seconds: float, seed: int, probes: Probes
+) -> tuple[WorkloadVector, WorkloadVector, dict[str, Any], float, list[WorkloadProfile], WorkloadVector]:
+    """The load's vector twice, its twin's document, rt-app's speed, the three profiles and the replay's vector."""
+    with tempfile.TemporaryDirectory(prefix="schedctl-bench-") as folder, running(load, Path(folder)) as name:
+        seen = [profile(seconds, probes=probes) for _ in range(2)]
+    speed = twin.calibrate()
+    document = twin.rtapp(seen[0], workload=name, seed=seed, seconds=1.1 * seconds, loop_ns=speed)
+    with group("twin") as where:
+        enter = ("sh", "-c", f'echo $$ > {root()}{where}/cgroup.procs && exec "$@"', "enter")
+        seen.append(twin.replay(document, seconds, enter=enter, probes=probes))
+    vectors = [whole(load.name, each, at) for each, at in zip(seen, (name, name, where), strict=True)]
+    return vectors[0], vectors[1], document, speed, seen, vectors[2]
+
+
+def whole(name: str, seen: WorkloadProfile, workload: str) -> WorkloadVector:
+    """The vector of one workload of a profile. SystemExit when it is not there or was not traced."""
+    stats = seen.workload(workload)
+    if stats is None or seen.observer != "bcc":
+        raise SystemExit(f"{name} did not run, or bcc cannot trace: {seen.degraded or 'run its command by hand'}")
+    return vector_of(name, [stats], seen)
+
+
+def keep(folder: Path | None, name: str, document: dict[str, Any], seen: list[WorkloadProfile]) -> None:
+    """Write the profiles and the document of a load."""
+    if folder is None:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.rtapp.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
+    for which, each in zip(("first", "again", "replay"), seen, strict=True):
+        (folder / f"{name}.{which}.json").write_text(json.dumps(each.wire()), encoding="utf-8")
+
+
+def judged(
+    first: dict[str, WorkloadVector], again: dict[str, WorkloadVector], replayed: dict[str, WorkloadVector]
+) -> dict[str, Any]:
+    """All distances, and whether each replay is near enough."""
+    between = {f"{a} — {b}": round(apart(first[a], first[b]), 4) for a, b in itertools.combinations(first, 2)}
+    smallest = min(between.values(), default=0.0)
+    loads = {
+        name: {
+            "replay": round(apart(one, replayed[name]), 4),
+            "same_load_again": round(apart(one, again[name]), 4),
+            "near_enough": apart(one, replayed[name]) <= smallest / 2,
+            "original_features": one.features,
+            "replay_features": replayed[name].features,
+            "differences": {k: round(v, 3) for k, v in differences(one, replayed[name]).items()},
+            "differences_same_load": {k: round(v, 3) for k, v in differences(one, again[name]).items()},
+        }
+        for name, one in first.items()
+    }
+    return {
+        "loads": loads, "between": between, "smallest_between": smallest, "limit": round(smallest / 2, 4),
+        "largest_replay": max(load["replay"] for load in loads.values()),
+        "met": all(load["near_enough"] for load in loads.values()),
+    }  # fmt: skip
+
+
+def show(result: dict[str, Any]) -> None:
+    """The tables, on stderr."""
+    print(f"{'LOAD':<12}{'REPLAY':>8}{'AGAIN':>8}   MOST DIFFERENT", file=sys.stderr)
+    for name, load in result["loads"].items():
+        worst = sorted(load["differences"].items(), key=lambda item: -item[1])[:4]
+        told = ", ".join(f"{feature} {value:.2f}" for feature, value in worst)
+        print(f"{name:<12}{load['replay']:>8.3f}{load['same_load_again']:>8.3f}   {told}", file=sys.stderr)
+    nearest = sorted(result["between"].items(), key=lambda item: item[1])[:4]
+    print("nearest loads: " + ", ".join(f"{pair} {value:.3f}" for pair, value in nearest), file=sys.stderr)
+    print(
+        f"largest replay distance {result['largest_replay']:.3f}, limit {result['limit']:.3f} (half the smallest "
+        f"between loads): {'met' if result['met'] else 'NOT met'}",
+        file=sys.stderr,
+    )
+
+
+if __name__ == "__main__":
+    main()

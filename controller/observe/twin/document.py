@@ -1,0 +1,268 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rt-app document of a twin: every thread, its turns, its sleeps and its partner. For rt-app 1.0 and later.
+
+A thread is one of these:
+
+- clocked: turns of the measured lengths, each followed by a timer; the timer's periods are a turn and a sleep of the
+  measured shape, so that the rate of wakeups is kept however long a turn takes, and rt-app logs how late each was.
+- paired: a wake chain. Two threads of the workloads that wake one another hand each other the turn: each locks,
+  signals, waits and unlocks (rt-app's `sync`). The thread that signals holds the lock until it waits, so no wakeup can
+  be lost; with `suspend` and `resume` one that comes before its thread sleeps is, and a chain of them stands still.
+- hog: runs without sleeping.
+- crowd: one of those that come and go: waits for its moment, takes its turns, ends. rt-app 1.0 cannot fork, so all are
+  made at the start: as many in the window, but not spread over it.
+- idle: takes one turn at some moment.
+
+The amount of work is fixed (loops, no duration), so a scheduler can only change how long it takes, as a trial needs it;
+and because rt-app's own ending of a run by its duration can lose a thread that is about to wait. At the end of a pair
+each wakes the other for a tenth of a second, so none waits for ever for a partner that has ended.
+
+`run` is work, counted in loops of `calibration` nanoseconds. rt-app's own calibration ("CPU0") takes two seconds and is
+cut to whole nanoseconds (8 for 8.9). Give `loop_ns` as `calibrate` measures it, and the lengths come out right; left
+out, the document says "CPU0" and fits any machine, and the trial measures the guest's once and puts it in.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import Any
+
+from controller.api.profile import WorkloadProfile
+from controller.errors import InputError
+from controller.observe.twin.load import Load, loads
+
+SECONDS = 5.0
+MAX_THREADS = 512
+"""rt-app keeps a log file open for each thread, and 1024 files is what a process usually may open."""
+
+_OVERHEAD_NS = 6_000
+"""What waking, rt-app's clocks and records and going to sleep take of a turn besides the work."""
+
+_HAND_OVER_NS = 10_000
+"""From a signal to the partner's run, on an idle CPU."""
+
+_VALUES = 32
+"""Different turns of a clocked thread, and of all a paired thread's phases."""
+
+_CHUNK_NS = 10_000_000
+_CLOSING = {"loop": 20, "sleep": 5000}
+_SATURATED = 0.85
+_NAP_NS = 500_000
+"""A pair that is to go slower than it can sleeps this long now and then, which is seldom beside its wakeups."""
+
+
+def rtapp(
+    profile: WorkloadProfile,
+    *,
+    workload: str | None = None,
+    seed: int = 0,
+    cpus: int | None = None,
+    seconds: float = SECONDS,
+    loop_ns: float | None = None,
+) -> dict[str, Any]:
+    """The rt-app document that does for about `seconds` what the workload, or all of the profile's, did.
+
+    On `cpus` CPUs (the profile's own number otherwise) as much of each; the same `seed` gives the same document.
+    Threads are called after their workload with a number. InputError for a workload that is not in the profile, or
+    a profile of which nothing can be twinned.
+    """
+    if (cpus is not None and cpus < 1) or not 0.05 <= seconds <= 3600:
+        raise InputError("a twin needs at least one CPU and 0.05 to 3600 seconds")
+    if workload is not None and profile.workload(workload) is None:
+        known = ", ".join(w.name for w in profile.workloads[:8]) or "none"
+        raise InputError(f"the profile has no workload {workload}", remedy=f"it has: {known}")
+    chosen = loads(profile, workload, (cpus or profile.topology.cpus) / profile.topology.cpus)
+    if not chosen:
+        raise InputError("nothing ran in the profile that a twin could do", remedy="observe again while the load runs")
+    writer = _Writer(chosen, seconds, random.Random(seed), profile.topology.cpus if cpus is None else cpus)  # noqa: S311
+    tasks = writer.tasks()
+    calibration: int | str = "CPU0"
+    if loop_ns is not None:
+        calibration = max(round(loop_ns), 1)
+        _recalibrate(tasks, calibration / loop_ns)
+    return {
+        "global": {
+            "duration": -1,
+            "calibration": calibration,
+            "default_policy": "SCHED_OTHER",
+            "lock_pages": False,
+            "gnuplot": False,
+            "log_size": _log_megabytes(tasks),
+        },
+        "tasks": tasks,
+    }
+
+
+class _Writer:
+    """Writes the threads of all loads; `made` counts those of each, for their numbers."""
+
+    def __init__(self, chosen: list[Load], seconds: float, chance: random.Random, cpus: int) -> None:
+        self._loads = chosen
+        self._seconds = seconds
+        self._chance = chance
+        self._saturated = sum(load.cpu for load in chosen) > _SATURATED * cpus
+        self._tasks: dict[str, Any] = {}
+        self._made: dict[str, int] = {}
+        # Beyond what rt-app can open, every workload keeps its part of the threads.
+        threads = sum(load.steady + load.crowd * seconds for load in chosen)
+        self._fit = min(MAX_THREADS / max(threads, 1), 1.0)
+
+    def tasks(self) -> dict[str, Any]:
+        """The `tasks` of the document."""
+        paired = self._pairs()
+        for load in self._loads:
+            share = 1 - min(sum(load.chained.values()) / load.wakes, 1.0) if load.wakes else 1.0
+            if load.hog:
+                self._hogs(load)
+                continue
+            if load.crowd:
+                self._crowd(load)
+                continue
+            used = paired.get(load.name, 0)
+            clocked = max(round(load.active * share), 1) if share > 0.02 or not used else 0
+            if clocked:
+                self._clocked(load, clocked, load.wakes * max(share, 0.02))
+            self._idle(load, load.steady - clocked - used)
+        return self._tasks
+
+    # ---- one kind each ----
+
+    def _hogs(self, load: Load) -> None:
+        threads = self._count(load.steady)
+        chunks = max(round(load.cpu * self._seconds * 1e9 / threads / _CHUNK_NS), 1)
+        each = load.cpu * self._seconds * 1e9 / threads / chunks
+        for _ in range(threads):
+            self._add(load, {"phases": {"run": {"loop": chunks, "run": _us(each)}}})
+
+    def _crowd(self, load: Load) -> None:
+        """Its few steady tasks take as many turns as each of the others."""
+        wanted = load.crowd * self._seconds
+        threads = self._count(wanted + load.steady)
+        turns = max(round(load.crowd_turns * (wanted + load.steady) / threads), 1)
+        # All its CPU time is in these turns, whatever number of them there is.
+        drawn = load.turns(threads * turns, self._chance)
+        factor = load.cpu * self._seconds * 1e9 / sum(drawn) if sum(drawn) else 0.0
+        pause = load.sleeps(threads * turns, _pause(load, turns), self._chance)
+        for number in range(threads):
+            phases: dict[str, Any] = {}
+            for turn in range(turns):
+                at = number * turns + turn
+                phases[f"t{turn}"] = _turn(drawn[at] * factor)
+                if turn + 1 < turns:
+                    phases[f"t{turn}"]["sleep"] = _us(pause[at])
+            self._add(load, {"delay": _us(number / threads * self._seconds * 1e9), "phases": phases})
+
+    def _clocked(self, load: Load, threads: int, wakes: float) -> None:
+        threads = self._count(threads)
+        cycle = threads / wakes * 1e9 if wakes > 0 else self._seconds * 1e9
+        times = max(self._seconds * 1e9 / cycle, 1)
+        for _ in range(threads):
+            values = max(min(_VALUES, math.floor(times)), 1)
+            turns = load.turns(values, self._chance)
+            sleeps = load.sleeps(values, max(cycle - load.turn_ns, 1000), self._chance)
+            phases = {
+                f"t{n}": {**_turn(turn), "timer": {"ref": "unique", "period": _us(turn + nap)}}
+                for n, (turn, nap) in enumerate(zip(turns, sleeps, strict=True))
+            }
+            body = {"loop": max(round(times / values), 1), "phases": phases}
+            self._add(load, {"delay": _us(self._chance.random() * min(cycle, self._seconds * 5e8)), **body})
+
+    def _idle(self, load: Load, threads: int) -> None:
+        for _ in range(self._count(threads) if threads > 0 else 0):
+            delay = _us(self._chance.random() * self._seconds * 1e9)
+            self._add(load, {"delay": delay, "phases": {"once": {"loop": 1, **_turn(load.turns(1, self._chance)[0])}}})
+
+    def _pairs(self) -> dict[str, int]:
+        """Writes the threads that wake one another; workload → how many of them are its own."""
+        by_name = {load.name: load for load in self._loads if not load.hog and not load.crowd}
+        used: dict[str, int] = {}
+        done: set[frozenset[str]] = set()
+        for load in by_name.values():
+            for waker in sorted(load.chained):
+                peer, key = by_name.get(waker), frozenset((load.name, waker))
+                if peer is None or key in done:
+                    continue
+                done.add(key)
+                # Both are woken once a round; in a workload that wakes itself both are its own.
+                rate = (load.chained[waker] + (peer.chained.get(load.name, 0) if peer is not load else 0)) / 2
+                if rate < 1 or rate < 0.05 * min(load.wakes, peer.wakes):
+                    continue
+                pairs = min(_threads_for(load, waker), _threads_for(peer, load.name))
+                pairs = self._count(max(math.ceil(pairs / 2) if peer is load else pairs, 1))
+                for number in range(pairs):
+                    self._pair(load, peer, rate / pairs, f"{load.base}.{peer.base}.{number}")
+                for one in (load, peer):
+                    used[one.name] = used.get(one.name, 0) + pairs
+        return used
+
+    def _pair(self, one: Load, other: Load, rate: float, ref: str) -> None:
+        rounds = max(round(rate * self._seconds), 1)
+        values = min(_VALUES, rounds)
+        loop = max(round(rounds / values), 1)
+        busy = one.turn_ns + other.turn_ns + 2 * _HAND_OVER_NS
+        spare = 0.0 if self._saturated else max(1e9 / rate - busy, 0.0) * loop
+        # Who waits for timers more is the one that sets the pace.
+        slow, quick = sorted((one, other), key=lambda load: sum(load.chained.values()) / max(load.wakes, 1))
+        for load, naps in ((slow, True), (quick, False)):
+            phases: dict[str, Any] = {}
+            owed = 0.0
+            for n, turn in enumerate(load.turns(values, self._chance)):
+                phases[f"t{n}"] = {"loop": loop, **_turn(turn), **_hand_over(ref)}
+                owed += spare
+                if naps and owed >= _NAP_NS:
+                    phases[f"n{n}"] = {"loop": 1, "sleep": _us(owed)}
+                    owed = 0.0
+            phases["close"] = {**_CLOSING, "lock": ref, "broad": ref, "unlock": ref}
+            self._add(load, {"loop": 1, "phases": phases})
+
+    # ---- names and numbers ----
+
+    def _count(self, threads: float) -> int:
+        return max(round(threads * self._fit), 1)
+
+    def _add(self, load: Load, body: dict[str, Any]) -> None:
+        number = self._made.get(load.base, 0)
+        self._made[load.base] = number + 1
+        priority = {"priority": load.nice} if load.nice else {}
+        self._tasks[f"{load.base}-{number}"] = {"loop": 1, **priority, **body}
+
+
+def _threads_for(load: Load, waker: str) -> int:
+    """Of the active ones, the part whose wakeups come from `waker`."""
+    return max(round(load.active * min(load.chained.get(waker, 0) / load.wakes, 1.0)), 1) if load.wakes else 1
+
+
+def _pause(load: Load, turns: int) -> float:
+    """The mean sleep of one of a crowd: as measured, else none longer than keeps it within a second."""
+    if load.sleep is not None and load.sleep.count:
+        return min(load.sleep.percentile(50), 1e9 / turns)
+    return 1e6
+
+
+def _hand_over(ref: str) -> dict[str, Any]:
+    return {"lock": ref, "sync": {"ref": ref, "mutex": ref}, "unlock": ref}
+
+
+def _turn(ns: float) -> dict[str, int]:
+    """The work of a turn: what is left of it after waking and going to sleep."""
+    work = round((ns - _OVERHEAD_NS) / 1000)
+    return {"run": work} if work > 0 else {}
+
+
+def _us(ns: float) -> int:
+    return max(round(ns / 1000), 1)
+
+
+def _recalibrate(tasks: dict[str, Any], factor: float) -> None:
+    """Lengths of runs in units of the calibration's whole nanoseconds."""
+    for task in tasks.values():
+        for phase in task["phases"].values():
+            if "run" in phase:
+                phase["run"] = max(round(phase["run"] * factor), 1)
+
+
+def _log_megabytes(tasks: dict[str, Any]) -> int:
+    """Room for the rows of the thread that writes most: rt-app logs one of about 100 bytes a phase."""
+    rows = (int(task["loop"]) * sum(int(p.get("loop", 1)) for p in task["phases"].values()) for task in tasks.values())
+    return min(max(math.ceil(max(rows) * 100 / (1 << 20)), 1), 8)

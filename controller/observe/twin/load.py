@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A workload reduced to what a twin of it needs: how many tasks, what they run and sleep, and who wakes whom.
+
+What a task runs between two sleeps is a turn. The histogram of bursts is that of turns where nothing preempts; where
+bursts were cut by preemption, a turn is a sum of a geometric number of bursts, whose mean the counts of switches give.
+Draws are taken at equal steps of the distribution and then shuffled, so that few of them have its shape, and are scaled
+to its mean, so that the CPU time comes out right.
+
+By Little's law the number of tasks that take turns all the time is the rate of wakeups times the time from one wakeup
+to the next. Where sleeps were measured this tells the busy tasks of a workload from those that hardly ever woke.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from controller.api.fingerprint import FEW
+from controller.api.profile import Histogram, WorkloadProfile, WorkloadStats
+
+NAME = 15
+"""What the kernel keeps of a thread's name."""
+
+_DIGITS = 4
+"""Of which this many go to the number of the thread and the dash before it."""
+
+_KERNEL = re.compile(
+    r"^(kworker|ksoftirqd|migration|cpuhp|idle_inject|rcu[a-z_]*|irq|irq_work|backlog_napi|kcompactd|kswapd|khugepaged"
+    r"|kdamond|jbd2|kthreadd|watchdog|kauditd|oom_reaper|writeback|scsi_eh|hwrng|ksmd|khungtaskd|kdevtmpfs)"
+    r"([/:._ -]|\d|$)"
+)
+_SHORT_SLEEP_NS = 100_000
+"""A sleep by a timer takes 50 µs longer than asked (the slack of ordinary tasks): shorter ones end by a wakeup."""
+
+_PREEMPTED = 0.05
+
+
+@dataclass(frozen=True)
+class Load:
+    """One workload for one second on `cpus` CPUs; times in nanoseconds, rates a second.
+
+    `steady` tasks live as long as the replay, `crowd` tasks a second come, take `crowd_turns` turns each and go.
+    `active` of the steady ones take turns all the time. `chained` names who wakes it: workload → wakeups a second,
+    itself among them; the rest of its wakeups come from timers.
+    """
+
+    name: str
+    base: str
+    steady: int
+    active: int
+    crowd: float
+    crowd_turns: int
+    wakes: float
+    cpu: float
+    turn_ns: float
+    latency_ns: float
+    nice: int = 0
+    hog: bool = False
+    chained: Mapping[str, float] = field(default_factory=dict)
+    burst: Histogram | None = None
+    sleep: Histogram | None = None
+    pieces: float = 1.0
+    """Bursts a turn, on the average."""
+
+    def turns(self, count: int, chance: random.Random) -> list[float]:
+        """`count` turns in nanoseconds, whose mean is the workload's."""
+        if self.pieces <= 1 + _PREEMPTED:
+            drawn = draws(self.burst, count, chance)
+        else:
+            drawn = [self._sum(chance) for _ in range(count)]
+        return scaled(drawn, self.turn_ns) if drawn else [self.turn_ns] * count
+
+    def sleeps(self, count: int, mean_ns: float, chance: random.Random) -> list[float]:
+        """`count` sleeps in nanoseconds of the measured shape, or all alike where none was, with the mean given."""
+        drawn = draws(self.sleep, count, chance)
+        return scaled(drawn, mean_ns) if drawn else [mean_ns] * count
+
+    def _sum(self, chance: random.Random) -> float:
+        pieces = 1
+        while chance.random() > 1 / self.pieces and pieces < 1000:
+            pieces += 1
+        return sum(draws(self.burst, pieces, chance)) or self.turn_ns
+
+
+def draws(histogram: Histogram | None, count: int, chance: random.Random) -> list[float]:
+    """Values of the histogram, one from each of `count` equal parts of it, shuffled; none of an empty one."""
+    if histogram is None or not histogram.count or count < 1:
+        return []
+    found = [histogram.percentile(100 * (step + chance.random()) / count) for step in range(count)]
+    chance.shuffle(found)
+    return found
+
+
+def scaled(values: list[float], mean: float) -> list[float]:
+    """The values times what makes their mean `mean`."""
+    is_ = sum(values) / len(values)
+    return [value * mean / is_ for value in values] if is_ > 0 else [mean] * len(values)
+
+
+def loads(profile: WorkloadProfile, workload: str | None, factor: float) -> list[Load]:
+    """Those to twin, busiest first: the one named, or all but kernel threads, which come by themselves.
+
+    `factor` is how many times as many CPUs the replay has: as many tasks of each workload are made.
+    """
+    chosen = [
+        w
+        for w in profile.workloads
+        if (w.name == workload if workload is not None else not is_kernel(w)) and (w.cpu_ns or w.wakeups)
+    ]
+    bases = thread_names([w.name for w in chosen])
+    return [_load(w, bases[w.name], profile, {c.name for c in chosen}, factor) for w in chosen]
+
+
+def is_kernel(stats: WorkloadStats) -> bool:
+    """Whether it is made of kernel threads: by name, since a profile says no more of them."""
+    return stats.keyed_by == "comm" and _KERNEL.match(stats.name) is not None
+
+
+def thread_names(names: Sequence[str]) -> dict[str, str]:
+    """Workload → what its threads are called, before the number: plain letters, short, no two alike."""
+    found: dict[str, str] = {}
+    room = NAME - _DIGITS
+    for name in names:
+        last = name.rstrip("/").rpartition("/")[2].removesuffix(".service").removesuffix(".scope")
+        plain = re.sub(r"[^A-Za-z0-9_.]", "_", last)[:room] or "task"
+        base, number = plain, 2
+        while base in found.values():
+            base = f"{plain[: room - len(str(number))]}{number}"
+            number += 1
+        found[name] = base
+    return found
+
+
+def _load(stats: WorkloadStats, base: str, profile: WorkloadProfile, twinned: set[str], factor: float) -> Load:
+    seconds = profile.window_ns / 1e9
+    sleeps = stats.voluntary_switches if stats.voluntary_switches is not None else stats.wakeups or 0
+    wakes = (stats.wakeups if stats.wakeups is not None else sleeps) / seconds
+    forks, tasks = stats.forks or 0, max(stats.tasks, 1)
+    come_and_go = min(forks, tasks - 1) if 2 * forks > tasks else 0
+    steady = tasks - come_and_go
+    turn = stats.cpu_ns / max(sleeps, 1)
+    latency = _mean(stats.wakeup_latency) or 0.0
+    hog = not come_and_go and sleeps < steady
+    nap = _mean(stats.sleep) if stats.sleep is not None and stats.sleep.count >= FEW else None
+    active = steady
+    if nap is not None and not hog:
+        active = min(max(round(wakes * (turn + latency + nap) / 1e9), 1), steady)
+    preempted = stats.involuntary_switches or 0
+    return Load(
+        name=stats.name,
+        base=base,
+        steady=max(round(steady * factor), 1),
+        active=max(round(active * factor), 1),
+        crowd=come_and_go * factor / seconds,
+        crowd_turns=_crowd_turns(sleeps / tasks) if come_and_go else 0,
+        wakes=wakes * factor,
+        cpu=stats.cpu_ns / profile.window_ns * factor,
+        turn_ns=turn,
+        latency_ns=latency,
+        nice=_nice(stats),
+        hog=hog,
+        chained=_chained(stats, profile, twinned, wakes * factor, factor / seconds, active),
+        burst=stats.burst,
+        sleep=stats.sleep,
+        pieces=(sleeps + preempted) / max(sleeps, 1),
+    )
+
+
+def _crowd_turns(sleeps: float) -> int:
+    """Turns of a task that comes and goes: an rt-app thread sleeps twice before its first, and ends, which counts."""
+    return max(round(sleeps) - 2, 1)
+
+
+def _chained(
+    stats: WorkloadStats, profile: WorkloadProfile, twinned: set[str], wakes: float, to_rate: float, active: int
+) -> dict[str, float]:
+    edges = {e.waker: e.wakeups * to_rate for e in profile.wake_edges if e.wakee == stats.name}
+    if edges:
+        return {waker: rate for waker, rate in edges.items() if waker in twinned}
+    # Nobody counted who wakes whom: sleeps that no timer can make were ended by a peer.
+    gap = active * 1e9 / wakes - stats.cpu_ns / max(stats.voluntary_switches or 1, 1) if wakes else _SHORT_SLEEP_NS
+    return {stats.name: wakes} if gap < _SHORT_SLEEP_NS else {}
+
+
+def _mean(histogram: Histogram | None) -> float | None:
+    return histogram.total_ns / histogram.count if histogram is not None and histogram.count else None
+
+
+def _nice(stats: WorkloadStats) -> int:
+    """The nice value that has about the weight of its cgroup: a step is a factor of 1.25."""
+    weight = stats.cgroup.weight if stats.cgroup is not None else None
+    nice = 0
+    while weight is not None and -20 < nice < 19 and not 0.89 < weight / 100 * 1.25**nice < 1.12:
+        nice += 1 if weight / 100 * 1.25**nice < 1 else -1
+    return nice
