@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import statistics
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
@@ -15,37 +15,24 @@ from typing import Any
 from controller.api.profile import WorkloadProfile
 from controller.api.report import Reporter, Silent
 from controller.errors import InputError, ToolMissing
+from controller.kernel import rtapp
 from controller.observe import tracer, window
+from controller.observe.names import printable
 
-_STEP = 10
-_WORK_US = 20_000
-_TIMES = 25
 _GRACE_S = 60
+_BY_HAND = "run rt-app with the document by hand and see why"
 _SILENT = Silent()
 
 
 def calibrate() -> float:
-    """Nanoseconds that one of rt-app's loops takes on this host now; half a second. ToolMissing without rt-app."""
-    document = {
-        "global": {"duration": -1, "calibration": _STEP, "log_size": 1, "lock_pages": False},
-        "tasks": {"work": {"loop": 1, "phases": {"work": {"loop": _TIMES, "run": _WORK_US}}}},
-    }
+    """Nanoseconds that a loop of rt-app takes on this host now; a third of a second. ToolMissing without rt-app."""
     with tempfile.TemporaryDirectory(prefix="schedctl-twin-") as folder:
-        process = _start(document, Path(folder), ())
-        _finish(process, _GRACE_S)
-        rows = (Path(folder) / "twin-work-0.log").read_text(encoding="ascii").splitlines()
-    return loop_ns(rows, _STEP, _WORK_US)
-
-
-def loop_ns(rows: Sequence[str], step: int, work_us: int) -> float:
-    """From the rows of rt-app's log for runs of `work_us` with a calibration of `step`: nanoseconds a loop.
-
-    The median: on a machine that does other things as well a mean would take them for work.
-    """
-    took = [int(row.split()[2]) for row in rows if row.split() and row.split()[0].isdigit()]
-    if not took:
-        raise InputError("rt-app logged nothing to measure its speed by", remedy="run rt-app by hand and see why")
-    return step * statistics.median(took) / work_us
+        _finish(_start(rtapp.calibration_document(), Path(folder), ()), Path(folder), _GRACE_S)
+        rows = (Path(folder) / f"twin-{rtapp.TASK}-0.log").read_text(encoding="ascii").splitlines()
+    found = rtapp.loop_ns(rows)
+    if found is None:
+        raise InputError("rt-app logged nothing to measure its speed by", remedy=_BY_HAND)
+    return found
 
 
 def replay(
@@ -71,8 +58,12 @@ def replay(
                 if process.poll() is None:
                     process.kill()
         for process in started:
-            if process.wait(_GRACE_S) not in (0, -9):
-                raise InputError(f"rt-app failed: {_gist(process)}", remedy="run rt-app with the document by hand")
+            process.wait(_GRACE_S)
+            if process.returncode not in (
+                0,
+                -signal.SIGKILL,
+            ):  # killed here: its work was not done when the window closed
+                raise InputError(f"rt-app failed: {_gist(process, Path(folder))}", remedy=_BY_HAND)
     return seen
 
 
@@ -111,16 +102,20 @@ def _start(document: dict[str, Any], folder: Path, enter: Sequence[str]) -> subp
         )
 
 
-def _finish(process: subprocess.Popen[str], seconds: float) -> None:
+def _finish(process: subprocess.Popen[str], folder: Path, seconds: float) -> None:
     try:
         code = process.wait(seconds)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-        raise InputError("rt-app did not end", remedy="run it by hand and see why") from None
+        raise InputError("rt-app did not end", remedy=_BY_HAND) from None
     if code != 0:
-        raise InputError(f"rt-app failed: {_gist(process)}", remedy="run it by hand and see why")
+        raise InputError(f"rt-app failed: {_gist(process, folder)}", remedy=_BY_HAND)
 
 
-def _gist(process: subprocess.Popen[str]) -> str:
-    return f"exit status {process.returncode}"
+def _gist(process: subprocess.Popen[str], folder: Path) -> str:
+    """The last line that rt-app printed."""
+    lines = (folder / "output").read_text(encoding="utf-8", errors="replace").split("\n")
+    return next(
+        (printable(line.encode(), 300) for line in reversed(lines) if line.strip()), f"exit status {process.returncode}"
+    )

@@ -41,7 +41,7 @@ class GuestArms:
         self._loaded, self._ops, self._attached = "", "", ""
         self._slowest_s = 0.0
         self._detach()
-        self.sizes = workloads.calibrate(guest)
+        self.sizes = workloads.calibrate(guest, spec.workload)
 
     def sample(self, arm: str, work_seed: int, name_seed: int) -> Sample:
         """One run under `arm`. TrialRejected for what a candidate does; CouldNotTell and GuestError for all else."""

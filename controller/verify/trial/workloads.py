@@ -19,6 +19,7 @@ from typing import Any
 
 from controller.api import Metric
 from controller.errors import GuestError, InputError
+from controller.kernel import rtapp
 from controller.kernel.guest_protocol import CommandResult
 from controller.kernel.microvm import Guest
 from controller.verify.trial.spec import PERCENTILES, TrialSpec
@@ -38,17 +39,23 @@ class RunStuck(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How fast the guest is: work units a second of one CPU, those of a small periodic task's turn, and its CPUs."""
+    """How fast the guest is: work units a second of one CPU, those of a small periodic task's turn, its CPUs, and the
+    nanoseconds of rt-app's loop, None where no twin is run."""
 
     units_per_s: int
     watch_units: int
     cpus: int
+    loop_ns: float | None = None
 
 
-def calibrate(guest: Guest) -> Sizes:
-    """Measured under the kernel's own scheduler, once a trial."""
+def calibrate(guest: Guest, workload: str = "") -> Sizes:
+    """Measured under the kernel's own scheduler, once a trial: every run then is the same work."""
     found = _json(guest.run(["schedtrial", "calibrate"], timeout_s=RUN_TIMEOUT_S), "calibrate")
-    return Sizes(_whole(found, "units_per_s"), _whole(found, "watch_units"), guest.facts.cpus)
+    loop_ns = None
+    if workload == "twin":
+        logs = _rt_app(guest, twin_document(json.dumps(rtapp.calibration_document())), RUN_TIMEOUT_S)
+        loop_ns = rtapp.loop_ns(logs.splitlines())
+    return Sizes(_whole(found, "units_per_s"), _whole(found, "watch_units"), guest.facts.cpus, loop_ns)
 
 
 def run(
@@ -56,7 +63,8 @@ def run(
 ) -> Sample:
     """One run under whatever schedules the guest now. RunStuck when it does not end; GuestError for nonsense."""
     if spec.workload == "twin":
-        return _twin(guest, spec, timeout_s)
+        logs = _rt_app(guest, twin_document(spec.twin, sizes.loop_ns), timeout_s)
+        return twin_sample(logs, spec.comm, guest.facts.cpus)
     options = ["--seed", str(name_seed), "--comm", spec.comm, "--others", spec.others_comm]
     options += ["--watch", str(sizes.watch_units)]
     options += ["--uid", str(spec.uid)] if spec.uid is not None else []
@@ -136,8 +144,12 @@ _ARGUMENTS: dict[str, Callable[[TrialSpec, Sizes, random.Random], list[object]]]
 # ---- twin: rt-app ----
 
 
-def twin_document(text: str) -> str:
-    """An rt-app document as the guest gets it: its logs where we read them. InputError for what is no such document."""
+def twin_document(text: str, loop_ns: float | None = None) -> str:
+    """An rt-app document as the guest gets it: its logs where we read them, and the speed of the guest's CPUs.
+
+    A document that leaves the calibration to rt-app ("CPU0") gets the number measured here, so that no run spends two
+    seconds on it and all do the same work; one that names a number keeps it. InputError for what is no such document.
+    """
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -147,29 +159,34 @@ def twin_document(text: str) -> str:
     everything = document.get("global", {})
     if not isinstance(everything, dict):
         raise InputError("`global` of the rt-app document is no object")
-    ours = {"logdir": _TWIN_DIR, "log_basename": "twin", "gnuplot": False}
+    ours: dict[str, Any] = {"logdir": _TWIN_DIR, "log_basename": "twin", "gnuplot": False}
+    if loop_ns is not None and not isinstance(everything.get("calibration"), int):
+        ours["calibration"] = max(round(loop_ns), 1)
     return json.dumps({**document, "global": {**everything, **ours}})
 
 
-def _twin(guest: Guest, spec: TrialSpec, timeout_s: float) -> Sample:
+def _rt_app(guest: Guest, document: str, timeout_s: float) -> str:
+    """Runs a document in the guest; its logs, each after a `file` line."""
     guest.run(["sh", "-c", f"busybox rm -rf {_TWIN_DIR}; mkdir {_TWIN_DIR}"], timeout_s=RUN_TIMEOUT_S)
-    guest.write_file(f"{_TWIN_DIR}/app.json", twin_document(spec.twin))
+    guest.write_file(f"{_TWIN_DIR}/app.json", document)
     done = guest.run(["rt-app", f"{_TWIN_DIR}/app.json"], timeout_s=timeout_s)
     if done.timed_out:
         raise RunStuck("rt-app did not end")
     if done.rc != 0:
         raise GuestError(f"rt-app failed in the guest ({done.rc}): {(done.stderr or done.stdout).strip()[-300:]}")
     script = f'for f in {_TWIN_DIR}/*.log; do echo "file $f"; cat $f; done'
-    logs = guest.run(["sh", "-c", script], timeout_s=RUN_TIMEOUT_S)
-    return twin_sample(logs.stdout, spec.comm, guest.facts.cpus)
+    return guest.run(["sh", "-c", script], timeout_s=RUN_TIMEOUT_S).stdout
 
 
 def twin_sample(logs: str, comm: str, cpus: int) -> Sample:
     """rt-app's logs → a sample: turns done and wakeup latencies of the threads called `comm`, and of the others.
 
-    Each log begins with a `file` line and a `#` line that names its columns; times are in microseconds.
+    Each log begins with a `file` line and a `#` line that names its columns; times are in microseconds. A turn that no
+    timer ended (`c_period` 0) has no wakeup latency that rt-app knew of: it counts as work alone, unless no thread of
+    its group has a timer.
     """
     late: dict[str, list[int]] = {"class": [], "others": []}
+    untimed: dict[str, list[int]] = {"class": [], "others": []}
     turns = dict.fromkeys(late, 0)
     used = dict.fromkeys(late, 0)
     begin, end, group, columns = 1 << 62, 0, "class", list[str]()
@@ -185,11 +202,12 @@ def twin_sample(logs: str, comm: str, cpus: int) -> Sample:
             begin, end = min(begin, row["start"]), max(end, row["end"])
             turns[group] += 1
             used[group] += row["run"]
-            late[group].append(max(0, row["wu_lat"]))
+            (late if row["c_period"] else untimed)[group].append(max(0, row["wu_lat"]))
     if not turns["class"]:
         raise GuestError(f"rt-app logged no turns of a thread called {comm}", remedy="name its task so")
     sample: Sample = {"elapsed_ns": (end - begin) * 1000, "cpus": cpus}
-    for name, waits in late.items():
+    for name, timed in late.items():
+        waits = timed or untimed[name]
         sample |= {f"{name}.units": turns[name], f"{name}.cpu_ns": used[name] * 1000}
         waits.sort()
         if waits:

@@ -299,3 +299,22 @@ file /tmp/twin/twin-hog-1.log
     assert (sample["class.units"], sample["others.units"]) == (2, 1)
     assert sample["class.cpu_ns"] == 4_100_000
     assert (sample["class.late_p50_ns"], sample["class.late_p99_ns"]) == (70_000, 70_000)
+    assert sample["others.late_p99_ns"] == 0
+
+
+def test_turns_that_no_timer_ended_say_nothing_of_latency():
+    logs = """file /tmp/twin/twin-work-0.log
+#idx perf run period start end rel_st slack c_duration c_period wu_lat
+   0 9 2000 8000 100000 108000 0 5900 2000 8000 70
+   0 9 2100 2100 108000 116000 0 0 2100 0 0
+   0 9 2100 2100 108000 116000 0 0 2100 0 0
+"""
+    sample = workloads.twin_sample(logs, "work", 2)
+    assert (sample["class.units"], sample["class.late_p50_ns"]) == (3, 70_000)
+
+
+@pytest.mark.parametrize(("asked", "given_"), [("CPU0", 163), (100, 100), (None, 163)])
+def test_the_guests_speed_goes_into_a_document_that_names_none(asked, given_):
+    text = json.dumps({"global": {"calibration": asked} if asked else {}, "tasks": {"a": {}}})
+    assert json.loads(workloads.twin_document(text, 162.6))["global"]["calibration"] == given_
+    assert json.loads(workloads.twin_document(text))["global"].get("calibration") == asked

@@ -16,6 +16,7 @@ from controller.errors import ToolMissing
 from controller.kernel import clang
 from controller.kernel.images import KernelImage, release_of
 from controller.kernel.microvm import Guest, boot
+from controller.observe import twin
 from controller.paths import data_dir
 from controller.verify import Candidate, evidence, examine
 from controller.verify.trial import TrialRejected, TrialSpec, recompute, runner, workloads
@@ -24,6 +25,7 @@ from controller.verify.trial.runner import Where, conduct
 from controller.verify.trial.spec import OBJECTIVES
 from tests.conftest import missing
 from tests.kernel.conftest import kernel_image
+from tests.observe.test_twin import chain as observed_chain
 from tests.verify import sources
 
 pytestmark = pytest.mark.kernel
@@ -61,11 +63,31 @@ def _short(monkeypatch):
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_every_workload_gives_figures_for_the_class_and_for_the_others(guest, name):
     spec = TrialSpec(name, OBJECTIVES[name], comm="work*", twin=json.dumps(TWIN) if name == "twin" else "")
-    sizes = workloads.calibrate(guest)
+    sizes = workloads.calibrate(guest, name)
     sample = workloads.run(guest, spec, sizes, 1, 2)
     assert workloads.value(spec.objective, sample) > 0
     assert sample["class.units"] > 0
     assert sample["others.units"] > 0
+
+
+def test_a_twin_of_a_profile_runs_at_the_guests_own_speed(guest):
+    """The document leaves the calibration to the machine: the guest's is measured, and each turn takes what it says."""
+    document = twin.rtapp(observed_chain(), seconds=1)
+    assert document["global"]["calibration"] == "CPU0"
+    spec = TrialSpec("twin", Metric.WAKEUP_LATENCY, comm="client*", twin=json.dumps(document))
+    sizes = workloads.calibrate(guest, "twin")
+    assert sizes.loop_ns is not None
+    assert sizes.loop_ns > 0
+    assert json.loads(workloads.twin_document(spec.twin, sizes.loop_ns))["global"]["calibration"] == round(
+        sizes.loop_ns
+    )
+    sample = workloads.run(guest, spec, sizes, 1, 2)
+    # Every turn of both ends of the chain was taken, and the chain came to its end.
+    for group in ("class", "others"):
+        threads = [t for name, t in document["tasks"].items() if name.startswith("client") == (group == "class")]
+        turns = sum(t["loop"] * sum(p.get("loop", 1) for p in t["phases"].values()) for t in threads)
+        assert sample[f"{group}.units"] == turns
+    assert workloads.value("class.wakeupLatency.p99", sample) > 1
 
 
 def test_the_kernels_own_scheduler_against_itself(guest):
