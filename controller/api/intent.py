@@ -45,10 +45,20 @@ class WorkloadSelector(ApiModel):
     """Which tasks an intent speaks of. Fields are ANDed, the entries of one field are ORed; at least one is needed."""
 
     comm: tuple[CommGlob, ...] = Field(default=(), max_length=64, description="Process name globs (15 characters).")
-    cgroup: tuple[CgroupGlob, ...] = Field(default=(), max_length=64, description="cgroup path globs.")
+    cgroup: tuple[CgroupGlob, ...] = Field(
+        default=(),
+        max_length=64,
+        description=(
+            "cgroup v2 path globs; each takes in what is below it. Kubernetes: *pod<UID>* is a pod (the UID with _ "
+            "for - where systemd makes the cgroups), *<container id>* a container."
+        ),
+    )
     unit: tuple[UnitName, ...] = Field(default=(), max_length=64, description="systemd units, such as nginx.service.")
     user: tuple[UserName, ...] = Field(default=(), max_length=64, description="User names or numeric ids.")
-    pod_selector: LabelMap | None = Field(default=None, description="Labels of Kubernetes pods.")
+    pod_selector: LabelMap | None = Field(
+        default=None,
+        description="Labels of Kubernetes pods; matches nothing on a node that does not reach the Kubernetes API.",
+    )
 
     @model_validator(mode="after")
     def _not_empty(self) -> WorkloadSelector:

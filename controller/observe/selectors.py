@@ -8,6 +8,7 @@ The fields of a selector are ANDed and the entries of one field ORed. Patterns k
     unit    a systemd unit, found as a component of the v2 path
     user    a name or number, against the process's real user id
     podSelector   needs the Kubernetes API: never evaluated here, and as fields are ANDed such an intent matches nothing
+            (a pod's UID and a container's id are in the v2 path, where `cgroup` finds them)
 
 A cgroup or unit is selected with all that is below it, as with `cpu.weight`, and as the scheduler in the kernel walks
 from a task's cgroup up to the root.
@@ -41,6 +42,25 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Thread:
+    """One thread as /proc has it: raw name and v2 path (None where unknown); `folder` is its process's."""
+
+    pid: int
+    tid: int
+    comm: bytes
+    uid: int
+    path: bytes | None
+    folder: Path
+    cgroup_id: int | None = None
+
+    @property
+    def task(self) -> Task:
+        """The same, safe to show."""
+        shown = "" if self.path is None else printable(self.path)
+        return Task(self.pid, self.tid, printable(self.comm), self.uid, shown, self.cgroup_id)
+
+
+@dataclass(frozen=True)
 class IntentTasks:
     """What `intent` (NAMESPACE/NAME) matched; `unresolved` says which field could not be evaluated here, and why."""
 
@@ -52,6 +72,8 @@ class IntentTasks:
 class Matcher:
     """A selector made ready for this node: users looked up, patterns as bytes."""
 
+    FIELDS = ("comm", "cgroup", "unit", "user", "podSelector")
+
     def __init__(self, selector: WorkloadSelector) -> None:
         self._comm = [pattern.encode() for pattern in selector.comm]
         self._cgroup = [pattern.strip("/").encode() for pattern in selector.cgroup]
@@ -59,16 +81,20 @@ class Matcher:
         found = {user: _uid(user) for user in selector.user}
         self._uids = {uid for uid in found.values() if uid is not None} if selector.user else None
         self._has_pods = selector.pod_selector is not None
+        self.unknown_users = tuple(user for user, uid in found.items() if uid is None)
         self._places: dict[bytes, bool] = {}
         self.by_cgroup = bool(selector.cgroup or selector.unit)
-        self.unresolved = self._why_unresolved([user for user, uid in found.items() if uid is None])
+        self.unresolved = self._why_unresolved()
 
-    def _why_unresolved(self, unknown_users: list[str]) -> str:
+    def _why_unresolved(self) -> str:
         reasons = []
         if self._has_pods:
-            reasons.append("podSelector needs the Kubernetes API, which is not reached from here: nothing matches")
-        if unknown_users:
-            reasons.append(f"user {', '.join(unknown_users)[:200]} is not known on this node")
+            reasons.append(
+                "podSelector: the labels of pods are known to the Kubernetes API alone, which is not reached from "
+                "here, so nothing matches; cgroup can select a pod by its UID"
+            )
+        if self.unknown_users:
+            reasons.append(f"user {', '.join(self.unknown_users)[:200]} is not known on this node")
         if self.by_cgroup and cgroups.mount() is None:
             reasons.append("cgroup and unit need cgroup v2, which is not mounted on this node")
         return "; ".join(reasons)
@@ -76,6 +102,25 @@ class Matcher:
     def comm(self, raw: bytes) -> bool:
         """Whether a thread's name, as the kernel has it, fits."""
         return not self._comm or any(matches_glob(pattern, raw) for pattern in self._comm)
+
+    def user(self, uid: int | None) -> bool:
+        """Whether a real user id fits."""
+        return self._uids is None or uid in self._uids
+
+    def fields(self, comm: bytes, path: bytes | None, uid: int | None) -> dict[str, bool]:
+        """Whether each field that the selector has fits, in the order of FIELDS."""
+        fits: dict[str, bool] = {}
+        if self._comm:
+            fits["comm"] = self.comm(comm)
+        if self._cgroup:
+            fits["cgroup"] = path is not None and self._in_cgroup(path)
+        if self._unit:
+            fits["unit"] = path is not None and self._in_unit(path)
+        if self._uids is not None:
+            fits["user"] = self.user(uid)
+        if self._has_pods:
+            fits["podSelector"] = False
+        return fits
 
     def place(self, path: bytes | None) -> bool:
         """Whether a v2 path, or a cgroup above it, fits the cgroup and the unit field."""
@@ -89,7 +134,7 @@ class Matcher:
 
     def matches(self, comm: bytes, path: bytes | None, uid: int | None) -> bool:
         """Whether a task fits every field."""
-        if self._has_pods or (self._uids is not None and uid not in self._uids):
+        if self._has_pods or not self.user(uid):
             return False
         return self.comm(comm) and self.place(path)
 
@@ -123,19 +168,24 @@ def match(intents: Sequence[SchedulingIntent], *, proc: Path = PROC) -> tuple[In
     their process's user and cgroup.
     """
     matchers = [(intent_key(intent), Matcher(intent.spec.workload)) for intent in intents]
-    tree = {path: number for number, path in cgroups.paths(cgroups.mount()).items()} if matchers else {}
     tasks: dict[str, list[Task]] = {key: [] for key, _ in matchers}
-    for pid, folder in _processes(proc) if matchers else ():
+    for thread in threads(proc) if matchers else ():
+        for key, matcher in matchers:
+            if matcher.matches(thread.comm, thread.path, thread.uid):
+                tasks[key].append(thread.task)
+    return tuple(IntentTasks(key, tuple(tasks[key]), matcher.unresolved) for key, matcher in matchers)
+
+
+def threads(proc: Path = PROC) -> Iterator[Thread]:
+    """Every thread of this node, a process's together. Those that vanish during the walk are left out."""
+    tree = {path: number for number, path in cgroups.paths(cgroups.mount()).items()}
+    for pid, folder in _processes(proc):
         uid, path = real_uid(folder), cgroups.of_process(folder)
         if uid is None:
             continue
-        shown = "" if path is None else printable(path)
+        number = tree.get(path) if path is not None else None
         for tid, comm in _threads(folder):
-            task = Task(pid, tid, printable(comm), uid, shown, tree.get(path) if path is not None else None)
-            for key, matcher in matchers:
-                if matcher.matches(comm, path, uid):
-                    tasks[key].append(task)
-    return tuple(IntentTasks(key, tuple(tasks[key]), matcher.unresolved) for key, matcher in matchers)
+            yield Thread(pid, tid, comm, uid, path, folder, number)
 
 
 def cgroup_ids(selector: WorkloadSelector) -> set[int]:
