@@ -6,7 +6,7 @@ PYTHON := .venv/bin/python
 BENCHES := $(sort $(wildcard bench/*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench mutation-score conformance verification-doc clean require-venv
+.PHONY: help setup demo test lint bench mutation-score conformance verification-doc profile-schema clean require-venv
 .NOTPARALLEL:
 
 help:  ## this list
@@ -38,6 +38,10 @@ conformance: setup  ## our verdicts against the kernel's own sched_ext selftests
 
 verification-doc: require-venv  ## write docs/verification.md anew, from the rules and scenarios and bench/results
 	@$(PYTHON) scripts/verification_doc.py
+
+profile-schema: require-venv  ## write docs/profile.schema.json anew, from the model of a profile
+	@$(PYTHON) -m controller.cli.main observe schema > docs/profile.schema.json.new
+	@mv docs/profile.schema.json.new docs/profile.schema.json
 
 clean:  ## remove what was built here: .venv, caches, build output (the cache of kernels stays)
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist *.egg-info

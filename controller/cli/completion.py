@@ -22,7 +22,7 @@ _SCRIPT = """\
             --repo|-n|--namespace|-o|--output) ((i++)) ;;
             -*) ;;
             *) if [[ -z "$verb" ]]; then verb="${{COMP_WORDS[i]}}"
-               elif [[ " {groups} " == *" $verb "* ]]; then verb="$verb ${{COMP_WORDS[i]}}"
+               elif [[ " {pairs} " == *" $verb:${{COMP_WORDS[i]}} "* ]]; then verb="$verb ${{COMP_WORDS[i]}}"
                elif [[ -z "$kind" ]]; then kind="${{COMP_WORDS[i]}}"; fi ;;
         esac
     done
@@ -36,6 +36,7 @@ _SCRIPT = """\
                 if [[ -z "$kind" ]]; then words="{kinds}"
                 else words="$(schedctl get "$kind" -o name 2>/dev/null | sed 's|.*/||')"; fi ;;
             explain) words="{kinds}" ;;
+{both}
             apply|diff|render|verify) words="" ;;
         esac
     fi
@@ -66,7 +67,8 @@ def script(shell: str) -> str:
     from controller.api.kinds import KINDS
     from controller.cli.main import GROUPS, VERBS
 
-    cases = [f'        {group}) words="{_members(group)}" ;;' for group in GROUPS]
+    cases = [f'        {group}) words="{_members(group)}" ;;' for group in GROUPS if group not in VERBS]
+    both = [f'            {group}) words="{_members(group)}" ;;' for group in GROUPS if group in VERBS]
     for name, entry in VERBS.items():
         verb = getattr(import_module(f"controller.cli.{entry.module}"), entry.name)
         flags = " ".join(Parser(name, entry.summary, verb).flags())
@@ -77,7 +79,8 @@ def script(shell: str) -> str:
     return _SCRIPT.format(
         shell=shell,
         prologue=prologue,
-        groups=" ".join(GROUPS),
+        pairs=" ".join(name.replace(" ", ":") for name in VERBS if " " in name),
+        both="\n".join(both),
         verbs=" ".join(dict.fromkeys(name.split()[0] for name in VERBS)),
         kinds=" ".join(word for kind in KINDS for word in (kind.plural, kind.short)),
         cases="\n".join(cases),

@@ -45,7 +45,8 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "wait": Entry("wait", "WAIT", "Wait for a condition of a resource"),
     },
     "Schedulers": {
-        "observe": Entry("pipeline", "OBSERVE", "Profile what runs on this machine"),
+        "observe": Entry("observe", "OBSERVE", "Profile what runs on this machine"),
+        "observe schema": Entry("observe", "SCHEMA", "Print the JSON Schema of a profile"),
         "plan": Entry("pipeline", "PLAN", "Propose a scheduler for a profile and the committed intents"),
         "render": Entry("pipeline", "RENDER", "Print the C of a proposal"),
         "verify": Entry("verify", "VERIFY", "Put a scheduler through every stage on real kernels"),
@@ -118,7 +119,7 @@ def _run(argv: list[str], context: Context) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         return _help(words[1:], context)
     name, rest = _find(words)
-    if name in GROUPS:
+    if name in GROUPS and name not in VERBS:
         context.out(_group_help(name))
         return 0
     entry = VERBS[name]
@@ -128,7 +129,7 @@ def _run(argv: list[str], context: Context) -> int:
         args = parser.parse([*before, *rest])
         args.verb = name
         if args.help:
-            context.out(parser.format_help())
+            context.out(parser.format_help() + (f"\n{_commands(name)}" if name in GROUPS else ""))
             return 0
         return verb.run(args, context)
     except UsageError as error:
@@ -158,6 +159,8 @@ def _split(argv: list[str]) -> tuple[list[str], list[str]]:
 def _find(words: list[str]) -> tuple[str, list[str]]:
     """The verb's full name and its own words. InputError if there is no such verb."""
     first = words[0]
+    if " ".join(words[:2]) in VERBS:
+        return " ".join(words[:2]), words[2:]
     if first in VERBS:
         return first, words[1:]
     if first not in GROUPS:
@@ -166,8 +169,6 @@ def _find(words: list[str]) -> tuple[str, list[str]]:
     second = words[1] if len(words) > 1 else "--help"
     if second in ("-h", "--help"):
         return first, []
-    if f"{first} {second}" in VERBS:
-        return f"{first} {second}", words[2:]
     known = [name.split()[1] for name in VERBS if name.startswith(f"{first} ")]
     raise InputError(f'unknown command "{printable(second)}" for "schedctl {first}"{suggestion(second, known)}')
 
@@ -184,9 +185,12 @@ def _help(words: list[str], context: Context) -> int:
 
 
 def _group_help(group: str) -> str:
+    return "\n".join([_commands(group), "", "Usage:", f"  schedctl {group} COMMAND [flags]"])
+
+
+def _commands(group: str) -> str:
     verbs = {name: entry for name, entry in VERBS.items() if name.startswith(f"{group} ")}
-    lines = [f"  {name:<15} {entry.summary}" for name, entry in verbs.items()]
-    return "\n".join(["Commands:", *lines, "", "Usage:", f"  schedctl {group} COMMAND [flags]"])
+    return "\n".join(["Commands:", *(f"  {name:<15} {entry.summary}" for name, entry in verbs.items())])
 
 
 def _flush(context: Context) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from controller.kernel import schedext
 from controller.kernel.tools import requirements
 from controller.verify.lint import rules
 from tests.cli.harness import check_golden, run, transcript
+from tests.observe.loads import SLEEPER, running
 
 
 @pytest.fixture(autouse=True)
@@ -148,7 +150,62 @@ def test_observe_records_what_it_prints(tmp_path):
     profile = WorkloadProfile.model_validate_json(record.read_text("utf-8"))
     assert profile.observer == "procfs"
     assert len(said.out.splitlines()) == 1 + len(profile.workloads)
+    before = record.read_text("utf-8")
     assert run("observe", "--procfs", "--for", "50ms", "--record", str(tmp_path)).code == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["CACHE", "CONFIG", "STATE", "profile.json", "work"]
+    assert run("observe", "--procfs", "--for", "50ms", "--record", str(tmp_path / "no" / "dir" / "p.json")).code == 0
+    assert run("observe", "--procfs", "--for", "50ms", "--record", str(record / "p.json")).code == 1
+    assert record.read_text("utf-8") == before
+
+
+def test_observe_records_into_a_pipe_and_through_a_link(tmp_path):
+    target = tmp_path / "real.json"
+    target.write_text("old", encoding="utf-8")
+    (tmp_path / "link.json").symlink_to(target)
+    run("observe", "--procfs", "--for", "50ms", "--record", str(tmp_path / "link.json"))
+    assert (tmp_path / "link.json").is_symlink()
+    recorded = target.read_bytes()
+    assert WorkloadProfile.model_validate_json(recorded).observer == "procfs"
+    os.mkfifo(tmp_path / "pipe")
+    with subprocess.Popen(["cat", tmp_path / "pipe"], stdout=subprocess.PIPE) as reader:
+        run("observe", "-f", str(target), "--record", str(tmp_path / "pipe"))
+        assert reader.communicate(timeout=60)[0] == recorded
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_observe_intent(repo):
+    def selector(**workload: object) -> bytes:
+        spec = {"workload": workload, "objective": {"metric": "wakeupLatency", "goal": "minimize"}}
+        wanted = {"apiVersion": "schedctl.dev/v1alpha1", "kind": "SchedulingIntent", "spec": spec}
+        return json.dumps({**wanted, "metadata": {"name": "sleepers", "namespace": "test"}}).encode()
+
+    with running(b"observe-intent", SLEEPER) as process, running(b"Observe-Intent", SLEEPER) as other:
+        assert run("apply", "-f", "-", repo=repo, stdin=selector(comm=["observe-intent"])).code == 0
+        said = run("observe", "--intent", "sleepers", repo=repo)
+        assert (said.code, said.err) == (0, "")
+        lines = said.out.splitlines()
+        assert re.fullmatch(r"test/sleepers matches 1 of \d+ tasks", lines[0])
+        assert lines[2].split() == ["PID", "TID", "COMM", "USER", "CGROUP"]
+        assert lines[3].split()[:3] == [str(process.pid), str(process.pid), "observe-intent"]
+        near = next(line.split() for line in lines if line.startswith("Observe-Intent "))
+        assert near[1:3] == ["1", str(other.pid)]
+        assert re.search(r"\ncomm:   \d+ tasks, such as ", said.out)
+        found = json.loads(run("observe", "--intent", "test/sleepers", "-o", "json", repo=repo).out)
+        assert [task["pid"] for task in found["tasks"]] == [process.pid]
+        assert [miss["field"] for miss in found["misses"]] == ["comm"]
+        assert found["nearMisses"][0]["why"].startswith("comm: ")
+    assert run("apply", "-f", "-", repo=repo, stdin=selector(podSelector={"app": "web"})).code == 0
+    said = run("observe", "--intent", "sleepers", repo=repo)
+    assert "Warning: podSelector: the labels of pods are known to the Kubernetes API alone" in said.err
+
+
+def test_observe_intent_refuses(repo):
+    said = run("observe", "--intent", "nope", repo=repo)
+    assert said.err == 'Error from server (NotFound): schedulingintents.schedctl.dev "nope" not found\n'
+    assert run("observe", "--intent", "other/web", repo=repo).code == 1
+    assert run("observe", "--intent", "default/web", repo=repo).code == 0
+    assert run("observe", "--intent", "web", "-f", "p.json", repo=repo).code == 1
+    assert run("observe", "--intent", "web").code == 1  # no repository here
 
 
 @pytest.mark.parametrize("window", ["0s", "2h", "10", "-5s"])

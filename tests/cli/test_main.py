@@ -34,7 +34,7 @@ def schedctl(*argv: str, **options) -> subprocess.CompletedProcess[str]:
 def test_unknown_words():
     lines = [
         "frob", "gte", "node frob", "node strat", "get --frob", "get -z", "get intent -o", "--frob", "version extra",
-        "-n x version", "observe --for 10", "key trust", "node exec", "node exec n1", "node stop",
+        "-n x version", "observe --for 10", "observe frob", "key trust", "node exec", "node exec n1", "node stop",
         "agent run --role king",
         "completion", "completion fish", "agent run --label x", "render", "plan -f a --node b", "eject --force=yes",
     ]  # fmt: skip
@@ -42,7 +42,7 @@ def test_unknown_words():
 
 
 def test_help():
-    check_golden("help", transcript(["--help", "help get", "node", "apply -h", "node exec --help"], None))
+    check_golden("help", transcript(["--help", "help get", "node", "apply -h", "node exec --help", "observe -h"], None))
 
 
 @pytest.mark.parametrize("name", VERBS)
@@ -215,6 +215,9 @@ def test_completion_names_every_verb_and_flag(shell):
         (["get", "--no"], "--no-headers"),
         (["-n", "x", "describe", "sp"], "spol"),
         (["node", "start", "--ker"], "--kernel"),
+        (["observe", "s"], "schema"),
+        (["observe", "--for", "10s", "--rec"], "--record"),
+        (["observe", "schema", "--re"], "--repo"),
         (["frob", ""], ""),
     ],
 )

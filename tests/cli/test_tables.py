@@ -3,25 +3,35 @@
 
 from __future__ import annotations
 
+import io
+import json
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
+import yaml
 
 from controller.api import (
+    CgroupCpu,
+    Classification,
+    CpuStats,
     Finding,
     Histogram,
+    IntentMatch,
     KernelColumn,
     Passport,
+    Pressure,
     StageResult,
     Verdict,
+    WakeEdge,
     WorkloadProfile,
     WorkloadStats,
 )
-from controller.cli.pipeline import nanoseconds, profile_table
+from controller.cli.profile import bars, has_blocks, nanoseconds, profile_table, sections, spark
 from controller.cli.text import age, align, table
 from controller.cli.verify import exit_code, report
 from tests import builders
-from tests.cli.harness import NOW, T0, check_golden, run, transcript
+from tests.cli.harness import NOW, T0, Said, check_golden, run, transcript
 
 
 def test_get(reporting):
@@ -107,25 +117,106 @@ def test_explain():
     check_golden("explain", transcript(lines, None))
 
 
-def test_observe_table():
-    def histogram(*buckets: tuple[int, int]) -> Histogram:
-        edges = tuple(edge for edge, _ in buckets)
-        return Histogram(edges=edges, widths=edges, counts=tuple(n for _, n in buckets))
+def histogram(*buckets: tuple[int, int]) -> Histogram:
+    edges = tuple(edge for edge, _ in buckets)
+    return Histogram(edges=edges, widths=edges, counts=tuple(n for _, n in buckets))
 
-    profile = WorkloadProfile(
+
+def profile() -> WorkloadProfile:
+    """Everything that a profile can say, and a workload of which almost nothing is known."""
+    return WorkloadProfile(
         node="n1", taken_at=T0, window_ns=10_000_000_000, observer="bcc", topology=builders.TOPOLOGY,
-        kernel=builders.KERNEL,
+        kernel=builders.KERNEL, pressure=Pressure(cpu=12.5, io=0.25, io_full=0.1),
         workloads=(
             WorkloadStats(
                 name="shop/checkout", keyed_by="intent", tasks=12, cpu_share=0.4321, cpu_ns=8_642_000_000,
+                comms=("php-fpm", "nginx"),
                 wakeups=12345, voluntary_switches=12000, involuntary_switches=800, migrations=61, forks=0,
+                llc_migrations=7, numa_migrations=0, execs=1, exits=2,
                 wakeup_latency=histogram((1_000, 90), (1_000_000, 10)), burst=histogram((200_000, 5)),
+                sleep=histogram((8_000_000, 5)),
+                cgroup=CgroupCpu(
+                    path="/kubepods.slice/x", weight=300, quota=1.5, periods=100, throttled_periods=24,
+                    throttled_ns=120_000_000, container="0123456789abcdef0123", pod="1b4e28ba-2fa1", qos="Burstable",
+                ),
+                classification=Classification(kind="latency", confidence=0.93, because=("short bursts", "sleeps")),
             ),
             WorkloadStats(name="a\x1b[31mname", keyed_by="comm", tasks=1, cpu_share=0.001, cpu_ns=1, wakeups=3),
             WorkloadStats(name="others", keyed_by="others", tasks=80, cpu_share=0, cpu_ns=0),
         ),
+        cpus=(
+            CpuStats(cpu=0, busy_share=0.5, steal_share=0.01, wait_ns=2_500_000_000, depth=(5, 3, 2)),
+            CpuStats(cpu=1, busy_share=0.25),
+        ),
+        wake_edges=(
+            WakeEdge(waker="", wakee="shop/checkout", wakeups=9000),
+            *(WakeEdge(waker="shop/checkout", wakee=f"w{number}", wakeups=30 - number) for number in range(22)),
+        ),
     )  # fmt: skip
-    check_golden("observe", profile_table(profile))
+
+
+def test_observe_table():
+    check_golden("observe", profile_table(profile()))
+
+
+def test_observe_wide():
+    check_golden("observe-wide", profile_table(profile(), wide=True) + "\n" + sections(profile()))
+
+
+def test_a_recorded_profile_is_shown_as_a_live_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "p.json").write_text(json.dumps(profile().wire()), encoding="utf-8")
+    text = profile_table(profile())
+    assert run("observe", "-f", "p.json") == run("observe", "--from=p.json") == Said(0, text, "")
+    assert run("observe", "-f", "-", stdin=profile().canonical()).out == text
+    wide = run("observe", "-f", "p.json", "-o", "wide")
+    assert wide.out == profile_table(profile(), wide=True) + "\n" + sections(profile())
+    for output in ("json", "yaml"):
+        said = run("observe", "-f", "p.json", "-o", output, "--record", "again.json")
+        assert WorkloadProfile.model_validate(yaml.safe_load(said.out)) == profile()
+        assert WorkloadProfile.model_validate_json((tmp_path / "again.json").read_bytes()) == profile()
+    bare = profile().model_copy(update={"cpus": (), "wake_edges": (), "pressure": Pressure()})
+    assert run("observe", "-f", "-", "-o", "wide", stdin=bare.canonical()).out == profile_table(bare, wide=True)
+    refused = "error: a recorded profile (-f) goes with neither --for nor --procfs"
+    assert run("observe", "-f", "p.json", "--for", "1s").err.startswith(refused)
+
+
+def test_a_hostile_profile_cannot_write_to_the_terminal():
+    hostile = profile().model_copy(
+        update={"degraded": "a\x1b[2J\nb", "matches": (IntentMatch(intent="x\x1b", tasks=0, unresolved="\x07"),)}
+    )
+    said = run("observe", "-f", "-", "-o", "wide", stdin=hostile.canonical())
+    assert not {c for c in said.out + said.err if c < " "} - {"\n"}
+
+
+def test_sparklines():
+    assert spark(histogram((1_000, 90), (1_000_000, 10)), blocks=False) == "@....:...."
+    assert spark(histogram((1_000, 90), (1_000_000, 10)), blocks=True) == "█····▁····"
+    assert spark(histogram((10, 1), (1 << 40, 2)), blocks=False) == "+........@"  # beyond both ends
+    assert spark(None, blocks=True) == spark(Histogram(), blocks=True) == "-"
+    assert bars([0, 0], blocks=False) == ".."
+    assert bars([], blocks=False) == ""
+    assert bars([1, 100, 50], blocks=True) == "▁█▄"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "tty", "term", "blocks"),
+    [("utf-8", True, "xterm", True), ("UTF8", True, "tmux", True), ("utf-8", False, "xterm", False),
+     ("ascii", True, "xterm", False), ("utf-8", True, "dumb", False), ("utf-8", True, "", False)],
+)  # fmt: skip
+def test_bars_are_blocks_on_a_terminal_that_has_them(encoding, tty, term, blocks):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    stream.isatty = lambda: tty
+    assert has_blocks(stream, term) is blocks
+
+
+def test_the_published_schema_is_the_model():
+    published = (Path(__file__).parents[2] / "docs" / "profile.schema.json").read_text("utf-8")
+    assert run("observe", "schema").out == published, "run: make profile-schema"
+    names = json.loads(published)
+    properties = {"": names["properties"]} | {n: d.get("properties", {}) for n, d in names["$defs"].items()}
+    assert set(profile().wire()) <= set(properties[""])
+    assert set(profile().wire()["workloads"][0]) <= set(properties["WorkloadStats"])
 
 
 @pytest.mark.parametrize(
