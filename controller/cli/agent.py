@@ -42,8 +42,8 @@ def _run(args: Namespace, context: Context) -> int:
     return agent.run(
         store,
         role=args.role,
-        node_name=args.node_name or _node_name(),
-        labels={"kubernetes.io/hostname": args.node_name or _node_name(), **labels},
+        node_name=args.node_name or node_name(),
+        labels={"kubernetes.io/hostname": args.node_name or node_name(), **labels},
         once=args.once,
         interval_s=times["interval"],
         observe_s=times["observe"],
@@ -69,7 +69,7 @@ def _positive(text: str, flag: str) -> float:
     return value
 
 
-def _node_name() -> str:
+def node_name() -> str:
     """The machine's name as an object name: lower case, and nothing that a name may not have."""
     name = re.sub(r"[^a-z0-9.-]+", "-", os.uname().nodename.lower()).strip(".-")
     if not name:

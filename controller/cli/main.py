@@ -54,6 +54,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "passport verify": Entry("passport", "VERIFY", "Hold a passport against keys, files, a kernel and the clock"),
     },
     "Nodes": {
+        "top": Entry("top", "TOP", "Watch workloads, their latency and the scheduler, live"),
         "status": Entry("nodes", "STATUS", "Show what every node runs"),
         "events": Entry("nodes", "EVENTS", "Show what happened on the nodes"),
         "agent run": Entry("agent", "AGENT_RUN", "Run the loop that converges this node"),

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from controller.api import ApiModel, NodeEvent, Quarantined, now
 from controller.api.base import Timestamp
 
+_FILE = "journal.json"
 _MAX_EVENTS = 50
 _MAX_QUARANTINE = 256
 
@@ -41,11 +42,22 @@ class Entries(ApiModel):
     events: tuple[NodeEvent, ...] = ()
 
 
+def peek(directory: Path) -> Record | None:
+    """What is attached by the journal there, for who only looks: nothing is moved, and no journal is no error.
+
+    Raises OSError if it cannot be read.
+    """
+    try:
+        return Entries.model_validate_json((directory / _FILE).read_bytes()).attached
+    except (FileNotFoundError, ValidationError):
+        return None
+
+
 class Journal:
     """The file. `entries` is the last state written or read."""
 
     def __init__(self, directory: Path) -> None:
-        self._path = directory / "journal.json"
+        self._path = directory / _FILE
         self.unreadable = ""
         self.entries = self._load()
 

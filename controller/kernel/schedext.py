@@ -127,6 +127,12 @@ def hotplug_seq() -> int:
     return _number(SYSFS / "hotplug_seq")
 
 
+def events() -> dict[str, int]:
+    """The attached scheduler's own event counters, SCX_EV_* → count; empty without one, or before 6.15."""
+    fields = (line.split() for line in _read(SYSFS / "root" / "events").splitlines())
+    return {each[0]: int(each[1]) for each in fields if len(each) == 2 and each[1].isdigit()}
+
+
 def btf_digest() -> str:
     """sha256 of the kernel's own BTF: the same for two kernels only if their types and kfuncs are the same."""
     try:
