@@ -30,6 +30,12 @@
  * read from `stays` and `tasks` by user space. Events outside [start, start + length) change nothing.
  */
 
+/*
+ * What a probe returns: 0 would keep the event from everybody else who has it open with perf, for as long as the
+ * window is open. Our own perf event is disabled (see probe_process.py), so going on costs nothing.
+ */
+#define GO_ON 1
+
 #define STATE_DEAD 0x30                   /* as sched_switch reports it: EXIT_DEAD | EXIT_ZOMBIE */
 #define STATE_PREEMPTED 0x100             /* TASK_REPORT_MAX since 4.20 */
 
@@ -174,14 +180,14 @@ TRACEPOINT_PROBE(sched, sched_switch)
 	struct stay *stay;
 
 	if (!w)
-		return 0;
+		return GO_ON;
 	stay = stays.lookup(&cpu);
 	if (!stay)
-		return 0;
+		return GO_ON;
 	if (args->prev_pid)
 		leave(stay, cpu, args->prev_pid, args->prev_state, !args->next_pid, now, w);
 	enter(stay, cpu, args->next_pid, !args->prev_pid, now);
-	return 0;
+	return GO_ON;
 }
 
 /* The group of the task that runs here, 0 for the idle task. */
@@ -203,15 +209,15 @@ static __always_inline int woken(u32 pid, u32 target)
 	struct task *task;
 
 	if (!w)
-		return 0;
+		return GO_ON;
 	stay = stays.lookup(&cpu);
 	task = stay ? find_or_make(stay, pid) : NULL;
 	if (!task || task->ready)
-		return 0;
+		return GO_ON;
 	task->waker = current_group(stay, w);
 	if (task->running) {
 		task->early = 1;
-		return 0;
+		return GO_ON;
 	}
 	task->ready = now;
 	task->preempted = 0;
@@ -222,7 +228,7 @@ static __always_inline int woken(u32 pid, u32 target)
 	}
 	if (!task->queue)
 		queue_on(task, target, now);
-	return 0;
+	return GO_ON;
 }
 
 TRACEPOINT_PROBE(sched, sched_waking)
@@ -241,11 +247,11 @@ TRACEPOINT_PROBE(sched, sched_migrate_task)
 	struct task *task;
 
 	if (!open_window(now))
-		return 0;
+		return GO_ON;
 	task = find(args->pid);
 	if (task && task->queue)
 		queue_on(task, args->dest_cpu, now);
-	return 0;
+	return GO_ON;
 }
 
 /* What the current task does is counted at once, under the name it has now. */
@@ -272,19 +278,19 @@ TRACEPOINT_PROBE(sched, sched_process_fork)
 	struct task *child;
 
 	if (!w)
-		return 0;
+		return GO_ON;
 	group = counters_of_current(w, &stay);
 	if (group)
 		group->forks += 1;
 	if (!stay)
-		return 0;
+		return GO_ON;
 	forget(args->child_pid);
 	child = find_or_make(stay, args->child_pid);
 	if (!child)
-		return 0;
+		return GO_ON;
 	child->group = stay->group;
 	child->cgroup = bpf_get_current_cgroup_id();
-	return 0;
+	return GO_ON;
 }
 
 /* The name at hand is no longer the current task's. */
@@ -304,11 +310,11 @@ TRACEPOINT_PROBE(task, task_rename)
 	struct stay *stay;
 
 	if (!open_window(bpf_ktime_get_ns()))
-		return 0;
+		return GO_ON;
 	stay = stays.lookup(&cpu);
 	if (stay)
 		renamed(stay);
-	return 0;
+	return GO_ON;
 }
 
 /* A thread that execs takes its process's number; the record under the one it had says nothing any more. */
@@ -322,26 +328,26 @@ TRACEPOINT_PROBE(sched, sched_process_exec)
 	struct stay *stay;
 
 	if (!w)
-		return 0;
+		return GO_ON;
 	group = counters_of_current(w, &stay);
 	if (group)
 		group->execs += 1;
 	if (!stay || args->pid == args->old_pid)
-		return 0;
+		return GO_ON;
 	before = find(args->old_pid);
 	if (before)
 		unqueue(before, now);
 	forget(args->old_pid);
 	task = find_or_make(stay, args->pid);
 	if (!task)
-		return 0;
+		return GO_ON;
 	task->running = 1;
 	task->asleep = 0;
 	task->ready = 0;
 	task->age = REFRESH;
 	queue_on(task, cpu, now);
 	stay->pid = args->pid;
-	return 0;
+	return GO_ON;
 }
 
 TRACEPOINT_PROBE(sched, sched_process_exit)
@@ -351,9 +357,9 @@ TRACEPOINT_PROBE(sched, sched_process_exit)
 	struct stay *stay;
 
 	if (!w)
-		return 0;
+		return GO_ON;
 	group = counters_of_current(w, &stay);
 	if (group)
 		group->exits += 1;
-	return 0;
+	return GO_ON;
 }

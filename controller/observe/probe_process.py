@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import json
 import mmap
 import os
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 _INIT_PID_NAMESPACE = 0xEFFFFFFC  # PROC_PID_INIT_INO
+_PERF_EVENT_IOC_DISABLE = 0x2401
 _FIRST_GROUP = 2
 _MAPPED = ("window", "tasks", "names", "counters", "cells", "stays", "places", "queues")
 _CLEARED = ("tasks", "names", "counters", "cells", "stays", "queues")
@@ -47,6 +49,10 @@ def main() -> None:
         if not attached:
             for point in points:
                 bpf.attach_tracepoint(tp=point, fn_name=b"tracepoint__" + point.replace(b":", b"__"))
+        for file in bpf.tracepoint_fds.values():
+            # Attached, the program runs on every CPU whatever its event's state; enabled, the event would be sampled
+            # on CPU 0 for nobody.
+            fcntl.ioctl(file, _PERF_EVENT_IOC_DISABLE, 0)
         length = round(json.loads(line)["seconds"] * 1e9)
         start = maps.open(length)
         print("ready", file=out, flush=True)

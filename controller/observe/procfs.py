@@ -68,7 +68,7 @@ def observe(seconds: float, ready: Callable[[], None] = lambda: None) -> Observa
             samples[who].add(sample)
         else:
             samples[who] = sample
-    return Observation(window, samples, opened, closed, created=max(_created() - created, 0))
+    return Observation(window, samples, opened, closed, start_ns=start, created=max(_created() - created, 0))
 
 
 def _grown(before: _Counts, now: _Counts) -> Sample:

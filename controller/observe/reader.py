@@ -70,7 +70,14 @@ class _Reader:
             if task.ready:
                 self._waiting(task)
         return Observation(
-            window, self._samples, opened, closed, self._answer["dropped"], edges=self._edges, depth=self._depth()
+            window,
+            self._samples,
+            opened,
+            closed,
+            start_ns=self._answer["start"],
+            dropped=self._answer["dropped"],
+            edges=self._edges,
+            depth=self._depth(),
         )
 
     def _attributed(self) -> None:

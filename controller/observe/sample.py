@@ -127,6 +127,9 @@ class Observation:
     samples: dict[Who, Sample]
     opened: Reading
     closed: Reading
+    start_ns: int = 0
+    """CLOCK_MONOTONIC when it opened."""
+
     dropped: int = 0
     created: int = 0
     """Tasks created on the node, from /proc/stat."""

@@ -59,6 +59,30 @@ time.sleep(60)
 
 SLEEPER = "time.sleep(60)"
 
+PAIR = """
+read, write = os.pipe()
+if os.fork() == 0:
+    ctypes.CDLL(None).prctl(15, b"edge-child", 0, 0, 0)
+    os.close(write)
+    while os.read(read, 1):
+        pass
+    os._exit(0)
+while True:
+    time.sleep(0.005)
+    os.write(write, b"x")
+"""
+"""Wakes its child, which calls itself edge-child, every 5 ms."""
+
+EXECER = """
+sys.stdin.readline()
+for _ in range(20):
+    if os.fork() == 0:
+        os.execv("/bin/true", ["true"])
+    os.wait()
+time.sleep(60)
+"""
+"""Runs /bin/true 20 times when told to by a line on stdin."""
+
 
 @contextmanager
 def running(name: bytes, body: str) -> Iterator[subprocess.Popen[bytes]]:

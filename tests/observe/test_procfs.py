@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 
 import pytest
 
@@ -25,7 +26,10 @@ def test_a_hog_and_a_waker_are_named_with_the_kernels_own_figures():
     tick = 20_000_000
     assert used - outside - tick <= hogs.cpu_ns <= used + tick
     assert hogs.tasks == 1
-    assert (hogs.burst, hogs.wakeup_latency, hogs.wakeups) == (None, None, None)
+    assert (hogs.burst, hogs.wakeup_latency, hogs.wakeups, hogs.execs) == (None, None, None, None)
+    assert hogs.wait_ns is not None
+    assert hogs.migrations is not None or not Path("/proc/self/sched").exists()
+    assert [stats.cpu for stats in seen.cpus] == sorted(os.sched_getaffinity(0))
     assert seen.workload("procfs-waker").voluntary_switches == pytest.approx(100, abs=15)
     assert sum(w.cpu_share for w in seen.workloads) <= 1 + 1e-9
     assert [(m.intent, m.tasks) for m in seen.matches] == [("shop/hogs", 1)]
@@ -74,3 +78,12 @@ def test_pressure_is_read_or_absent(tmp_path):
     (tmp_path / "cpu").write_text("some avg10=12.50 avg60=1.00 avg300=0.00 total=5\nfull avg10=0.00\n")
     (tmp_path / "io").write_text("some avg10=2.00 avg60=0.00\nfull avg10=1.50 avg60=0.00 avg300=0.00 total=0\n")
     assert facts.pressure(tmp_path).wire() == {"cpu": 12.5, "io": 2.0, "ioFull": 1.5}
+
+
+def test_waits_and_migrations_are_read_where_the_kernel_tells(tmp_path):
+    after_name = ["R", *["1"] * 10, "300", "200", *["0"] * 30]
+    (tmp_path / "stat").write_text(f"7 (a) {' '.join(after_name)}\n")
+    (tmp_path / "status").write_text("voluntary_ctxt_switches:\t5\n")
+    (tmp_path / "schedstat").write_text("1000 250 3\n")
+    (tmp_path / "sched").write_text("a (7, #threads: 1)\nse.nr_migrations      :     12\nnr_switches : 9\n")
+    assert procfs._thread(tmp_path).counts == procfs._Counts(1000, 5, 0, 250, 12)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from controller.api.report import Silent
 from controller.observe import Capacity, Probes, cgroups, procfs, profile, reader, tracer
 from controller.observe.sample import CpuClock, Reading, Unavailable
 from tests.conftest import missing
-from tests.observe.loads import FORKER, HOG, LATE, MOVER, WAKER, cpu_ns, running, waited_ns
+from tests.observe.loads import EXECER, FORKER, HOG, LATE, MOVER, PAIR, WAKER, cpu_ns, running, waited_ns
 from tests.observe.test_grouping import intent
 
 pytestmark = pytest.mark.bcc
@@ -94,14 +95,89 @@ def test_wakeup_latency_is_the_kernels_own_run_delay():
         for process in (hog, late):
             os.sched_setaffinity(process.pid, {cpu})
         opened = []
-        seen = profile(2.0, reporter=AtOpening(lambda: opened.append((time.monotonic_ns(), waited_ns(late.pid)))))
-        waited, span = waited_ns(late.pid) - opened[0][1], time.monotonic_ns() - opened[0][0]
+
+        def delays():
+            return waited_ns(late.pid), waited_ns(hog.pid)
+
+        seen = profile(2.0, reporter=AtOpening(lambda: opened.extend([time.monotonic_ns(), *delays()])))
+        span, (waited, preempted) = time.monotonic_ns() - opened[0], delays()
     traced = seen.workload("trace-late").wakeup_latency.total_ns / seen.window_ns
-    assert traced == pytest.approx(waited / span, rel=0.25)
+    assert traced == pytest.approx((waited - opened[1]) / span, rel=0.25)
     assert traced > 0.01
     # The hog waits too, each time it was preempted: that is no wakeup latency.
     assert seen.workload("trace-hog").involuntary_switches > 50
     assert seen.workload("trace-hog").wakeup_latency.count <= 2
+    assert seen.workload("trace-hog").wait_ns / seen.window_ns == pytest.approx(
+        (preempted - opened[2]) / span, rel=0.25
+    )
+
+
+def test_sleeps_edges_execs_and_exits():
+    with (
+        running(b"trace-sleeps", WAKER),
+        running(b"edge-parent", PAIR),
+        running(b"trace-execer", EXECER) as execer,
+    ):
+
+        def go():
+            execer.stdin.write(b"go\n")
+            execer.stdin.flush()
+
+        seen = profile(2.0, intents=[intent("true", comm=["true"])], reporter=AtOpening(go))
+    sleeps = seen.workload("trace-sleeps").sleep
+    assert sleeps.count == pytest.approx(200, rel=0.05)
+    assert sleeps.percentile(50) == pytest.approx(9_000_000, rel=0.1)
+    edges = {(edge.waker, edge.wakee): edge.wakeups for edge in seen.wake_edges}
+    child = seen.workload("edge-child")
+    assert child.wakeups > 200
+    assert edges["edge-parent", "edge-child"] == pytest.approx(child.wakeups, rel=0.05)
+    assert ("edge-child", "edge-parent") not in edges
+    ran = seen.workload("shop/true")
+    assert (ran.tasks, ran.execs, ran.exits, ran.forks) == (20, 20, 20, 0)
+    parent = seen.workload("trace-execer")
+    assert (parent.forks, parent.execs, parent.exits) == (20, 0, 0)
+
+
+def test_the_depth_of_a_cpus_queue():
+    cpu = max(os.sched_getaffinity(0))
+    with contextlib.ExitStack() as stack:
+        for _ in range(3):
+            os.sched_setaffinity(stack.enter_context(running(b"trace-deep", HOG)).pid, {cpu})
+        seen = profile(1.0)
+    stats = next(stats for stats in seen.cpus if stats.cpu == cpu)
+    assert sum(stats.depth) == pytest.approx(seen.window_ns, rel=0.05)
+    assert sum(stats.depth[3:]) > 0.7 * seen.window_ns
+    assert stats.busy_share > 0.8
+
+
+def test_others_who_trace_still_get_their_events(tmp_path):
+    if shutil.which("perf") is None:
+        missing("perf", "apt-get install linux-perf")
+    with contextlib.closing(Probes()) as probes:
+        file = tmp_path / "perf.data"
+        record = ["perf", "record", "-q", "-a", "-c", "1", "-e", "sched:sched_switch", "-o", file, "sleep", "0.3"]
+        profile(2.0, probes=probes, reporter=AtOpening(lambda: subprocess.run(record, check=True, capture_output=True)))
+    shown = subprocess.run(["perf", "script", "-i", file, "-F", "event"], check=True, capture_output=True)
+    assert shown.stdout.count(b"sched_switch") > 10
+
+
+def test_probes_that_die_in_a_window_are_said_and_started_again():
+    with contextlib.closing(Probes()) as probes:
+        lost = profile(0.3, probes=probes, reporter=AtOpening(lambda: probes._process.kill()))
+        again = profile(0.1, probes=probes)
+    assert (lost.observer, again.observer) == ("procfs", "bcc")
+    assert "bcc failed" in lost.degraded
+    assert lost.workloads
+
+
+def test_tracefs_that_vanished_is_said(monkeypatch, tmp_path):
+    with contextlib.closing(Probes()) as probes:
+        assert profile(0.1, probes=probes).observer == "bcc"
+        monkeypatch.setattr(tracer, "TRACEFS", tmp_path / "none")
+        monkeypatch.setattr(tracer, "_DEBUG_TRACEFS", tmp_path / "none")
+        gone = profile(0.1, probes=probes)
+    assert gone.observer == "procfs"
+    assert "tracefs cannot be mounted" in gone.degraded
 
 
 def test_a_cgroup_names_its_tasks():
