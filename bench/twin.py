@@ -100,7 +100,7 @@ def measured(
     with tempfile.TemporaryDirectory(prefix="schedctl-bench-") as folder, running(load, Path(folder)) as name:
         seen = [profile(seconds, probes=probes) for _ in range(2)]
     speed = twin.calibrate()
-    document = twin.rtapp(seen[0], workload=name, seed=seed, seconds=1.1 * seconds, loop_ns=speed)
+    document = twin.rtapp(seen[0], workload=name, seed=seed, seconds=seconds + 2 * twin.SETTLE_S, loop_ns=speed)
     with group("twin") as where:
         enter = ("sh", "-c", f'echo $$ > {root()}{where}/cgroup.procs && exec "$@"', "enter")
         seen.append(twin.replay(document, seconds, enter=enter, probes=probes))

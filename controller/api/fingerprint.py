@@ -10,7 +10,8 @@ a new scheduler alone does not look like a new load (wakeup latency, migrations 
     3  burst50    log2 of the median on-CPU burst in nanoseconds
     4  burst99    log2 of the 99th percentile of the on-CPU burst in nanoseconds
     5  forks      log2(1 + forks a second)
-    6  turn       log2 of the CPU time in nanoseconds from one voluntary sleep to the next, on the average
+    6  turn       log2 of the CPU time in nanoseconds from one voluntary sleep to the next, on the average; at most 27
+                  (134 ms): no slice is that long, so what sleeps still less often is alike
     7  voluntary  part of the switches off a CPU that were sleeps and no preemptions, 0 to 1
     8  sleep50    log2 of the median sleep in nanoseconds
     9  chained    part of its wakeups that tasks made and not interrupts (timers, devices), 0 to 1
@@ -42,11 +43,14 @@ FIRST = 6
 
 OTHERS = "others"
 
-FULL = (0.5, 4.0, 4.0, 4.0, 4.0, 4.0, 4.0, 1.0, 4.0, 1.0, 4.0, 4.0)
+FULL = (0.5, 4.0, 4.0, 4.0, 4.0, 4.0, 4.0, 1.0, 4.0, 2.0, 4.0, 4.0)
 """The difference in each feature that counts as entirely different: half the machine, a factor of 16, all or nothing.
 
-How often tasks are preempted is the scheduler's choice in part, so `voluntary` reaches 1 only between the extremes.
+How often tasks are preempted is the scheduler's choice in part, so `voluntary` reaches 1 only between the extremes; a
+timer that breaks into a task is counted as that task's wakeup, so `chained` depends on the neighbours and reaches ½.
 """
+
+_LONGEST_TURN_NS = float(1 << 27)
 
 _OTHERS_WEIGHT = 0.5
 """Who asked for nothing counts less than who did: a cron job is no new load."""
@@ -135,7 +139,7 @@ def vector_of(name: str, parts: Sequence[WorkloadStats], profile: WorkloadProfil
             _log(burst.percentile(99)) if burst is not None else None,
             _rate(total(w.forks for w in parts), seconds),
             # What never slept in the window had a turn of at least all its CPU time.
-            _log(cpu_ns / max(voluntary, 1)) if voluntary is not None and cpu_ns else None,
+            _log(min(cpu_ns / max(voluntary, 1), _LONGEST_TURN_NS)) if voluntary is not None and cpu_ns else None,
             _part(voluntary, preempted),
             _log(sleep.percentile(50)) if sleep is not None and sleep.count >= FEW else None,
             _part(wakers.total() - wakers[""], wakers[""]) if wakers else None,
@@ -170,11 +174,12 @@ def total(counts: Iterable[int | None]) -> int | None:
 
 
 def _wakers(parts: Sequence[WorkloadStats], edges: Sequence[WakeEdge]) -> Counter[str]:
+    """Waker → wakeups of all parts together; those by one another come from one waker."""
     names = {part.name for part in parts}
     found: Counter[str] = Counter()
     for edge in edges:
         if edge.wakee in names:
-            found[edge.waker] += edge.wakeups
+            found[parts[0].name if edge.waker in names else edge.waker] += edge.wakeups
     return found
 
 

@@ -145,3 +145,8 @@ def test_histograms_of_several_workloads_add_up():
 def test_a_difference_is_told_by_feature():
     one, other = (WorkloadVector(name="x", features=(cpu, 1.0, None, 10.0, 12.0, 0.0)) for cpu in (0.25, 0.5))
     assert differences(one, other) == {"cpu": 0.5, "tasks": 0, "burst50": 0, "burst99": 0, "forks": 0}
+
+
+def test_what_hardly_ever_sleeps_is_alike():
+    never, twice = (vector(voluntary_switches=n, involuntary_switches=900, cpu_ns=9 * 10**9) for n in (0, 2))
+    assert never["turn"] == twice["turn"] == 27

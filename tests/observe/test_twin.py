@@ -19,6 +19,7 @@ from controller.kernel import rtapp
 from controller.observe import histogram, profile, tracer, twin
 from controller.observe.sample import Unavailable
 from controller.observe.twin.load import draws, is_kernel, loads, thread_names
+from controller.observe.twin.replay import comes_and_goes
 from tests.builders import KERNEL, T0, TOPOLOGY
 from tests.conftest import missing
 from tests.observe.loads import WAKER, running
@@ -163,6 +164,22 @@ def test_what_wakes_too_soon_for_a_timer_is_chained_where_nobody_counted_wakers(
     assert times(document, "sync") == pytest.approx(160_000, rel=0.05)
 
 
+def test_a_waker_that_is_never_woken_back_is_no_chain():
+    """A timer that breaks into another task is counted as that task's wakeup: both stay clocked."""
+    one, other = stats("one", keyed_by="comm"), stats("other", keyed_by="comm")
+    document = twin.rtapp(seen(one, other, edges=(WakeEdge(waker="one", wakee="other", wakeups=1000),)), seconds=5)
+    assert times(document, "sync") == 0
+    assert times(document, "timer") == pytest.approx(4000, rel=0.05)
+
+
+def test_a_replay_begins_at_the_start_only_where_tasks_come_and_go():
+    storm = stats(tasks=502, forks=500, wakeups=1500, voluntary_switches=1500, cpu_ns=5_000_000_000, sleep=None)
+    hog = stats(tasks=3, cpu_ns=9_900_000_000, wakeups=0, voluntary_switches=0, involuntary_switches=900, sleep=None)
+    fast = stats(tasks=8, wakeups=400_000, voluntary_switches=400_000, cpu_ns=9_000_000_000, sleep=None)
+    found = [comes_and_goes(twin.rtapp(seen(each), seconds=5), 5) for each in (storm, stats(), hog, fast)]
+    assert found == [True, False, False, False]
+
+
 def test_lengths_are_in_loops_of_the_machine():
     machine = twin.rtapp(seen(stats()))["global"]["calibration"]
     here = twin.rtapp(seen(stats()), loop_ns=8.4)
@@ -171,7 +188,7 @@ def test_lengths_are_in_loops_of_the_machine():
 
 
 def test_the_speed_of_rt_app_is_read_from_its_log():
-    rows = ["#idx perf run period", "   0 1000000 16800 16810", "   0 1000000 16750 16760", "   0 1000000 90000 90010"]
+    rows = ["#idx perf run period", *(f"   0 100000 {took} {took + 10}" for took in (1680, 1680, 1690, 1700, 5690))]
     assert rtapp.loop_ns(rows) == 16.8
     assert rtapp.loop_ns(rows[:1]) is None
 
@@ -252,13 +269,13 @@ def test_the_replay_of_a_periodic_load_is_near_it():
     with running(b"tw-waker", WAKER):
         original = profile(1.5)
     speed = twin.calibrate()
-    document = twin.rtapp(original, workload="tw-waker", seconds=1.6, loop_ns=speed)
+    document = twin.rtapp(original, workload="tw-waker", seconds=2.5, loop_ns=speed)
     again = twin.replay(document, 1.5)
     found = twin.fidelity(original, again, workload="tw-waker")
     # Bursts are cut by whatever else runs here; these are not.
     by_name = {f.feature: f.difference for f in found.features}
     assert by_name["wakeups"] < 0.25
-    assert by_name["turn"] < 0.25
+    assert by_name["turn"] < 0.4
     assert by_name["tasks"] == 0
     assert "distance 0." in found.words()
     with pytest.raises(InputError, match="no threads of the twin"):

@@ -7,6 +7,6 @@ features of their fingerprints. In the micro-VM the trial's workload `twin` runs
 
 from controller.observe.twin.document import rtapp
 from controller.observe.twin.fidelity import FeatureDifference, Fidelity, fidelity
-from controller.observe.twin.replay import calibrate, replay
+from controller.observe.twin.replay import SETTLE_S, calibrate, replay
 
-__all__ = ["FeatureDifference", "Fidelity", "calibrate", "fidelity", "replay", "rtapp"]
+__all__ = ["SETTLE_S", "FeatureDifference", "Fidelity", "calibrate", "fidelity", "replay", "rtapp"]

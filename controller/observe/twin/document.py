@@ -45,6 +45,7 @@ _HAND_OVER_NS = 10_000
 _VALUES = 32
 """Different turns of a clocked thread, and of all a paired thread's phases."""
 
+_BOTH_WAYS = 0.25
 _CHUNK_NS = 10_000_000
 _CLOSING = {"loop": 20, "sleep": 5000}
 _SATURATED = 0.85
@@ -110,9 +111,9 @@ class _Writer:
 
     def tasks(self) -> dict[str, Any]:
         """The `tasks` of the document."""
-        paired = self._pairs()
+        paired, handed = self._pairs()
         for load in self._loads:
-            share = 1 - min(sum(load.chained.values()) / load.wakes, 1.0) if load.wakes else 1.0
+            share = 1 - min(handed.get(load.name, 0.0) / load.wakes, 1.0) if load.wakes else 1.0
             if load.hog:
                 self._hogs(load)
                 continue
@@ -173,10 +174,11 @@ class _Writer:
             delay = _us(self._chance.random() * self._seconds * 1e9)
             self._add(load, {"delay": delay, "phases": {"once": {"loop": 1, **_turn(load.turns(1, self._chance)[0])}}})
 
-    def _pairs(self) -> dict[str, int]:
-        """Writes the threads that wake one another; workload → how many of them are its own."""
+    def _pairs(self) -> tuple[dict[str, int], dict[str, float]]:
+        """Writes the threads that wake one another; workload → how many are its own, and their wakeups a second."""
         by_name = {load.name: load for load in self._loads if not load.hog and not load.crowd}
         used: dict[str, int] = {}
+        handed: dict[str, float] = {}
         done: set[frozenset[str]] = set()
         for load in by_name.values():
             for waker in sorted(load.chained):
@@ -186,6 +188,10 @@ class _Writer:
                 done.add(key)
                 # Both are woken once a round; in a workload that wakes itself both are its own.
                 rate = (load.chained[waker] + (peer.chained.get(load.name, 0) if peer is not load else 0)) / 2
+                back = peer.chained.get(load.name, 0)
+                # One way alone is no chain that can be handed back, or a timer that broke into the other by chance.
+                if min(load.chained[waker], back) < _BOTH_WAYS * max(load.chained[waker], back):
+                    continue
                 if rate < 1 or rate < 0.05 * min(load.wakes, peer.wakes):
                     continue
                 pairs = min(_threads_for(load, waker), _threads_for(peer, load.name))
@@ -194,7 +200,8 @@ class _Writer:
                     self._pair(load, peer, rate / pairs, f"{load.base}.{peer.base}.{number}")
                 for one in (load, peer):
                     used[one.name] = used.get(one.name, 0) + pairs
-        return used
+                    handed[one.name] = handed.get(one.name, 0.0) + rate
+        return used, handed
 
     def _pair(self, one: Load, other: Load, rate: float, ref: str) -> None:
         rounds = max(round(rate * self._seconds), 1)

@@ -6,8 +6,8 @@ bursts were cut by preemption, a turn is a sum of a geometric number of bursts, 
 Draws are taken at equal steps of the distribution and then shuffled, so that few of them have its shape, and are scaled
 to its mean, so that the CPU time comes out right.
 
-By Little's law the number of tasks that take turns all the time is the rate of wakeups times the time from one wakeup
-to the next. Where sleeps were measured this tells the busy tasks of a workload from those that hardly ever woke.
+By Little's law the number of tasks that take turns all the time is all the time they ran, waited and slept between
+wakeups, over the window. Where sleeps were measured this tells a workload's busy tasks from those that hardly ever woke.
 """
 
 from __future__ import annotations
@@ -145,8 +145,9 @@ def _load(stats: WorkloadStats, base: str, profile: WorkloadProfile, twinned: se
     hog = not come_and_go and sleeps < steady
     nap = _mean(stats.sleep) if stats.sleep is not None and stats.sleep.count >= FEW else None
     active = steady
-    if nap is not None and not hog:
-        active = min(max(round(wakes * (turn + latency + nap) / 1e9), 1), steady)
+    if nap is not None and stats.sleep is not None and not hog:
+        waited = stats.wait_ns if stats.wait_ns is not None else latency * (stats.wakeups or sleeps)
+        active = min(max(round((stats.cpu_ns + waited + stats.sleep.total_ns) / profile.window_ns), 1), steady)
     preempted = stats.involuntary_switches or 0
     return Load(
         name=stats.name,

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
-import signal
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from controller.kernel import rtapp
 from controller.observe import tracer, window
 from controller.observe.names import printable
 
+SETTLE_S = 0.5
 _GRACE_S = 60
 _BY_HAND = "run rt-app with the document by hand and see why"
 _SILENT = Silent()
@@ -43,50 +45,49 @@ def replay(
     probes: tracer.Probes | None = None,
     reporter: Reporter = _SILENT,
 ) -> WorkloadProfile:
-    """Runs the document from the moment a window of `seconds` opens, and gives the window's profile.
+    """Runs the document and profiles `seconds` of it; it should be SETTLE_S longer, or what runs longest ends before.
 
-    `enter` is a command that starts rt-app in another place (`chrt -b 0`, a wrapper that enters a cgroup). ToolMissing
-    without rt-app, InputError when it fails.
+    The window opens when the threads have started, except where most of them come and go: then from the start, since
+    that is when rt-app makes them. `enter` is a command that starts rt-app in another place (`chrt -b 0`, a wrapper
+    that enters a cgroup). ToolMissing without rt-app, InputError when it fails.
     """
-    with tempfile.TemporaryDirectory(prefix="schedctl-twin-") as folder:
-        started: list[subprocess.Popen[str]] = []
-        begin = _AtOpening(reporter, lambda: started.append(_start(document, Path(folder), enter)))
-        try:
-            seen = window.profile(seconds, reporter=begin, probes=probes)
-        finally:
-            for process in started:
-                if process.poll() is None:
+    own = probes or tracer.Probes()
+    try:
+        window.profile(window.MIN_SECONDS, probes=own)  # compiles the probes, so that the next window opens at once
+        with tempfile.TemporaryDirectory(prefix="schedctl-twin-") as folder:
+            process = _start(document, Path(folder), enter)
+            try:
+                if not comes_and_goes(document, seconds):
+                    time.sleep(SETTLE_S)
+                seen = window.profile(seconds, reporter=reporter, probes=own)
+            finally:
+                killed = process.poll() is None  # its work was not done when the window closed
+                if killed:
                     process.kill()
-        for process in started:
-            process.wait(_GRACE_S)
-            if process.returncode not in (
-                0,
-                -signal.SIGKILL,
-            ):  # killed here: its work was not done when the window closed
+                process.wait(_GRACE_S)
+            if not killed and process.returncode != 0:
                 raise InputError(f"rt-app failed: {_gist(process, Path(folder))}", remedy=_BY_HAND)
+    finally:
+        if probes is None:
+            own.close()
     return seen
 
 
-class _AtOpening:
-    """A reporter that passes everything on, and calls `then` when the window opens."""
+def comes_and_goes(document: dict[str, Any], seconds: float) -> bool:
+    """Whether most threads of the document live for less than half of the time."""
+    lives = [_life_us(task) for task in document["tasks"].values()]
+    return 2 * sum(life < 5e5 * seconds for life in lives) > len(lives)
 
-    def __init__(self, reporter: Reporter, then: Callable[[], None]) -> None:
-        self._reporter = reporter
-        self._then = then
 
-    def step(self, text: str) -> None:
-        """The window announces that it is open, by whichever observer."""
-        self._reporter.step(text)
-        if text.startswith(("tracing", "reading /proc")):
-            self._then()
-
-    def done(self, text: str) -> None:
-        """Passed on."""
-        self._reporter.done(text)
-
-    def failed(self, text: str) -> None:
-        """Passed on."""
-        self._reporter.failed(text)
+def _life_us(task: dict[str, Any]) -> float:
+    """How long a thread lives once it has begun, if nothing holds it up; one of a pair lives as long as its partner."""
+    if any("sync" in phase for phase in task["phases"].values()):
+        return math.inf
+    return int(task["loop"]) * sum(
+        int(phase.get("loop", 1))
+        * (phase["timer"]["period"] if "timer" in phase else phase.get("run", 0) + phase.get("sleep", 0))
+        for phase in task["phases"].values()
+    )
 
 
 def _start(document: dict[str, Any], folder: Path, enter: Sequence[str]) -> subprocess.Popen[str]:
