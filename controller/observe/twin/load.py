@@ -7,7 +7,7 @@ Draws are taken at equal steps of the distribution and then shuffled, so that fe
 to its mean, so that the CPU time comes out right.
 
 By Little's law the number of tasks that take turns all the time is all the time they ran, waited and slept between
-wakeups, over the window. Where sleeps were measured this tells a workload's busy tasks from those that hardly ever woke.
+wakeups, over the window. Where sleeps were measured this tells the busy ones from those that hardly ever woke.
 """
 
 from __future__ import annotations
