@@ -72,20 +72,21 @@ def main() -> None:
     if lacking:
         raise SystemExit(f"programs are missing: {lacking}; install them and run again")
     probes = Probes()
-    first, again, replayed, speeds = {}, {}, {}, {}
+    first, again, replayed, loop_ns = {}, {}, {}, {}
     try:
         for load in chosen:
-            first[load.name], again[load.name], document, speeds[load.name], seen, vector = measured(
+            first[load.name], again[load.name], document, seen, vector = measured(
                 load, arguments.seconds, arguments.seed, probes
             )
             replayed[load.name] = vector
+            loop_ns[load.name] = document["global"]["calibration"]
             print(f"{load.name}: {apart(first[load.name], vector):.3f}", file=sys.stderr)
             keep(arguments.keep, load.name, document, seen)
     finally:
         probes.close()
     result = judged(first, again, replayed) | {
         "benchmark": "twin", "measured": now().isoformat(), "kernel": os.uname().release, "cpus": os.cpu_count(),
-        "seconds": arguments.seconds, "features": FEATURES, "loop_ns": {k: round(v, 3) for k, v in speeds.items()},
+        "seconds": arguments.seconds, "features": FEATURES, "loop_ns": loop_ns,
     }  # fmt: skip
     show(result)
     if not arguments.only:
@@ -95,17 +96,16 @@ def main() -> None:
 
 def measured(
     load: Program, seconds: float, seed: int, probes: Probes
-) -> tuple[WorkloadVector, WorkloadVector, dict[str, Any], float, list[WorkloadProfile], WorkloadVector]:
-    """The load's vector twice, its twin's document, rt-app's speed, the three profiles and the replay's vector."""
+) -> tuple[WorkloadVector, WorkloadVector, dict[str, Any], list[WorkloadProfile], WorkloadVector]:
+    """The load's vector twice, its twin's document, the three profiles and the replay's vector."""
     with tempfile.TemporaryDirectory(prefix="schedctl-bench-") as folder, running(load, Path(folder)) as name:
         seen = [profile(seconds, probes=probes) for _ in range(2)]
-    speed = twin.calibrate()
-    document = twin.rtapp(seen[0], workload=name, seed=seed, seconds=seconds + 2 * twin.SETTLE_S, loop_ns=speed)
     with group("twin") as where:
         enter = ("sh", "-c", f'echo $$ > {root()}{where}/cgroup.procs && exec "$@"', "enter")
-        seen.append(twin.replay(document, seconds, enter=enter, probes=probes))
+        document, replayed = twin.rehearse(seen[0], seconds, workload=name, seed=seed, enter=enter, probes=probes)
+    seen.append(replayed)
     vectors = [whole(load.name, each, at) for each, at in zip(seen, (name, name, where), strict=True)]
-    return vectors[0], vectors[1], document, speed, seen, vectors[2]
+    return vectors[0], vectors[1], document, seen, vectors[2]
 
 
 def whole(name: str, seen: WorkloadProfile, workload: str) -> WorkloadVector:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fingerprint: what a node's workloads looked like when a scheduler was planned for them, and how far they are now.
 
-A workload is twelve numbers, always in this order; each is of the load more than of the scheduler that ran it, so that
+A workload is eleven numbers, always in this order; each is of the load more than of the scheduler that ran it, so that
 a new scheduler alone does not look like a new load (wakeup latency, migrations and waits are not among them):
 
     0  cpu        CPU time / (CPUs × window), 0 to 1
@@ -16,7 +16,6 @@ a new scheduler alone does not look like a new load (wakeup latency, migrations 
     8  sleep50    log2 of the median sleep in nanoseconds
     9  chained    part of its wakeups that tasks made and not interrupts (timers, devices), 0 to 1
     10 fan_in     log2 of how many wakers it has: 2^entropy of its wakeups by waker, interrupts being one of them
-    11 execs      log2(1 + execs a second)
 
 What could not be measured is absent (None), not zero. Fingerprints that were committed when there were only the first
 six have six numbers and keep them: `distance` compares what both have. It is 0 for the same load and at most 1.
@@ -36,14 +35,13 @@ from controller.api.profile import Histogram, WakeEdge, WorkloadProfile, Workloa
 
 FEATURES = (
     "cpu", "tasks", "wakeups", "burst50", "burst99", "forks", "turn", "voluntary", "sleep50", "chained", "fan_in",
-    "execs",
 )  # fmt: skip
 FIRST = 6
 """The least that a vector has: what fingerprints had before the others were measured."""
 
 OTHERS = "others"
 
-FULL = (0.5, 4.0, 4.0, 4.0, 4.0, 4.0, 4.0, 1.0, 4.0, 2.0, 4.0, 4.0)
+FULL = (0.5, 4.0, 4.0, 4.0, 4.0, 4.0, 4.0, 1.0, 4.0, 2.0, 4.0)
 """The difference in each feature that counts as entirely different: half the machine, a factor of 16, all or nothing.
 
 How often tasks are preempted is the scheduler's choice in part, so `voluntary` reaches 1 only between the extremes; a
@@ -63,12 +61,12 @@ Vector = Annotated[tuple[Feature | None, ...], Field(min_length=FIRST, max_lengt
 
 
 class WorkloadVector(ApiModel):
-    """One workload: six to twelve features, see the module's text."""
+    """One workload: six to eleven features, see the module's text."""
 
     name: Annotated[str, Field(max_length=1024)] = Field(description="NAMESPACE/NAME of an intent, or others.")
     features: Vector = Field(
         description="cpu, log2 of tasks, wakeups/s, burst p50 and p99 (ns), forks/s, turn (ns); voluntary part; log2 "
-        "of median sleep (ns); part of wakeups by tasks; log2 of wakers, execs/s."
+        "of median sleep (ns); part of wakeups by tasks; log2 of wakers."
     )
 
 
@@ -144,7 +142,6 @@ def vector_of(name: str, parts: Sequence[WorkloadStats], profile: WorkloadProfil
             _log(sleep.percentile(50)) if sleep is not None and sleep.count >= FEW else None,
             _part(wakers.total() - wakers[""], wakers[""]) if wakers else None,
             _entropy(wakers) if wakers.total() >= FEW else None,
-            _rate(total(w.execs for w in parts), seconds),
         ),
     )
 

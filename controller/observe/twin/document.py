@@ -10,7 +10,7 @@ A thread is one of these:
   be lost; with `suspend` and `resume` one that comes before its thread sleeps is, and a chain of them stands still.
 - hog: runs without sleeping.
 - crowd: one of those that come and go: waits for its moment, takes its turns, ends. rt-app 1.0 cannot fork, so all are
-  made at the start: as many in the window, but not spread over it.
+  made at the start: about as many in the window, but not spread over it.
 - idle: takes one turn at some moment.
 
 The amount of work is fixed (loops, no duration), so a scheduler can only change how long it takes, as a trial needs it;
@@ -41,6 +41,11 @@ _OVERHEAD_NS = 6_000
 
 _HAND_OVER_NS = 10_000
 """From a signal to the partner's run, on an idle CPU."""
+
+_SLACK_NS = 60_000
+"""How much longer a sleep takes than asked: 50 µs by the timer slack of ordinary tasks, the rest until it runs."""
+
+_BEGINNING, _LEAST = 3, 3
 
 _VALUES = 32
 """Different turns of a clocked thread, and of all a paired thread's phases."""
@@ -137,21 +142,29 @@ class _Writer:
             self._add(load, {"phases": {"run": {"loop": chunks, "run": _us(each)}}})
 
     def _crowd(self, load: Load) -> None:
-        """Its few steady tasks take as many turns as each of the others."""
-        wanted = load.crowd * self._seconds
-        threads = self._count(wanted + load.steady)
-        turns = max(round(load.crowd_turns * (wanted + load.steady) / threads), 1)
+        """Those that come and go, and the few that stay, which take as many turns as each of the others.
+
+        A thread of rt-app wakes three times and sleeps twice before its first turn, which the tasks it stands for may
+        hardly do in all. So it needs _LEAST sleeps of its own to have their shape: fewer threads wake more often each,
+        half way (in ratios) between as many tasks and as many wakeups. The beginning's short turns and long sleeps
+        stand for the shortest and the longest, which are not drawn.
+        """
+        wanted = load.crowd * self._seconds + load.steady
+        part = min(max(math.sqrt(load.crowd_wakes / (_BEGINNING + _LEAST)), 0.5), 1.0)
+        threads = self._count(wanted * part)
+        sleeps = max(round(load.crowd_wakes * wanted / threads) - _BEGINNING, _LEAST)
+        turns = sleeps + 1
+        drawn = load.turns(threads * turns, self._chance, skip=2 / (2 + turns))
         # All its CPU time is in these turns, whatever number of them there is.
-        drawn = load.turns(threads * turns, self._chance)
         factor = load.cpu * self._seconds * 1e9 / sum(drawn) if sum(drawn) else 0.0
-        pause = load.sleeps(threads * turns, _pause(load, turns), self._chance)
+        pauses = load.pauses(threads * turns, self._chance, skip=2 / (2 + sleeps))
         for number in range(threads):
             phases: dict[str, Any] = {}
             for turn in range(turns):
                 at = number * turns + turn
                 phases[f"t{turn}"] = _turn(drawn[at] * factor)
-                if turn + 1 < turns:
-                    phases[f"t{turn}"]["sleep"] = _us(pause[at])
+                if turn < sleeps:
+                    phases[f"t{turn}"]["sleep"] = _us(pauses[at] - _SLACK_NS)
             self._add(load, {"delay": _us(number / threads * self._seconds * 1e9), "phases": phases})
 
     def _clocked(self, load: Load, threads: int, wakes: float) -> None:
@@ -238,13 +251,6 @@ class _Writer:
 def _threads_for(load: Load, waker: str) -> int:
     """Of the active ones, the part whose wakeups come from `waker`."""
     return max(round(load.active * min(load.chained.get(waker, 0) / load.wakes, 1.0)), 1) if load.wakes else 1
-
-
-def _pause(load: Load, turns: int) -> float:
-    """The mean sleep of one of a crowd: as measured, else none longer than keeps it within a second."""
-    if load.sleep is not None and load.sleep.count:
-        return min(load.sleep.percentile(50), 1e9 / turns)
-    return 1e6
 
 
 def _hand_over(ref: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ wakeups, over the window. Where sleeps were measured this tells the busy ones fr
 
 from __future__ import annotations
 
+import math
 import random
 import re
 from collections.abc import Mapping, Sequence
@@ -41,7 +42,7 @@ _PREEMPTED = 0.05
 class Load:
     """One workload for one second on `cpus` CPUs; times in nanoseconds, rates a second.
 
-    `steady` tasks live as long as the replay, `crowd` tasks a second come, take `crowd_turns` turns each and go.
+    `steady` tasks live as long as the replay, `crowd` tasks a second come, wake `crowd_wakes` times each and go.
     `active` of the steady ones take turns all the time. `chained` names who wakes it: workload → wakeups a second,
     itself among them; the rest of its wakeups come from timers.
     """
@@ -51,7 +52,7 @@ class Load:
     steady: int
     active: int
     crowd: float
-    crowd_turns: int
+    crowd_wakes: float
     wakes: float
     cpu: float
     turn_ns: float
@@ -64,18 +65,30 @@ class Load:
     pieces: float = 1.0
     """Bursts a turn, on the average."""
 
-    def turns(self, count: int, chance: random.Random) -> list[float]:
-        """`count` turns in nanoseconds, whose mean is the workload's."""
-        if self.pieces <= 1 + _PREEMPTED:
-            drawn = draws(self.burst, count, chance)
-        else:
-            drawn = [self._sum(chance) for _ in range(count)]
-        return scaled(drawn, self.turn_ns) if drawn else [self.turn_ns] * count
+    def turns(self, count: int, chance: random.Random, skip: float = 0.0) -> list[float]:
+        """`count` turns in nanoseconds, whose mean is the workload's; without the shortest, a part of `skip` of all."""
+        drawn = self._drawn(math.ceil(count / (1 - skip)), chance)
+        if not drawn:
+            return [self.turn_ns] * count
+        kept = sorted(drawn)[-count:]
+        chance.shuffle(kept)
+        return scaled(kept, self.turn_ns)
 
     def sleeps(self, count: int, mean_ns: float, chance: random.Random) -> list[float]:
         """`count` sleeps in nanoseconds of the measured shape, or all alike where none was, with the mean given."""
         drawn = draws(self.sleep, count, chance)
         return scaled(drawn, mean_ns) if drawn else [mean_ns] * count
+
+    def pauses(self, count: int, chance: random.Random, skip: float) -> list[float]:
+        """`count` sleeps as they were measured, without the longest, a part of `skip` of all; 1 ms where none was."""
+        drawn = sorted(draws(self.sleep, math.ceil(count / (1 - skip)), chance))[:count] or [1e6] * count
+        chance.shuffle(drawn)
+        return drawn
+
+    def _drawn(self, count: int, chance: random.Random) -> list[float]:
+        if self.pieces <= 1 + _PREEMPTED:
+            return draws(self.burst, count, chance)
+        return [self._sum(chance) for _ in range(count)]
 
     def _sum(self, chance: random.Random) -> float:
         pieces = 1
@@ -155,7 +168,7 @@ def _load(stats: WorkloadStats, base: str, profile: WorkloadProfile, twinned: se
         steady=max(round(steady * factor), 1),
         active=max(round(active * factor), 1),
         crowd=come_and_go * factor / seconds,
-        crowd_turns=_crowd_turns(sleeps / tasks) if come_and_go else 0,
+        crowd_wakes=wakes * seconds / tasks if come_and_go else 0.0,
         wakes=wakes * factor,
         cpu=stats.cpu_ns / profile.window_ns * factor,
         turn_ns=turn,
@@ -167,11 +180,6 @@ def _load(stats: WorkloadStats, base: str, profile: WorkloadProfile, twinned: se
         sleep=stats.sleep,
         pieces=(sleeps + preempted) / max(sleeps, 1),
     )
-
-
-def _crowd_turns(sleeps: float) -> int:
-    """Turns of a task that comes and goes: an rt-app thread sleeps twice before its first, and ends, which counts."""
-    return max(round(sleeps) - 2, 1)
 
 
 def _chained(

@@ -16,9 +16,10 @@ from typing import Any
 from controller.api.profile import WorkloadProfile
 from controller.api.report import Reporter, Silent
 from controller.errors import InputError, ToolMissing
-from controller.kernel import rtapp
+from controller.kernel import rtapp as speed_of
 from controller.observe import tracer, window
 from controller.observe.names import printable
+from controller.observe.twin.document import rtapp
 
 SETTLE_S = 0.5
 _GRACE_S = 60
@@ -29,12 +30,30 @@ _SILENT = Silent()
 def calibrate() -> float:
     """Nanoseconds that a loop of rt-app takes on this host now; a third of a second. ToolMissing without rt-app."""
     with tempfile.TemporaryDirectory(prefix="schedctl-twin-") as folder:
-        _finish(_start(rtapp.calibration_document(), Path(folder), ()), Path(folder), _GRACE_S)
-        rows = (Path(folder) / f"twin-{rtapp.TASK}-0.log").read_text(encoding="ascii").splitlines()
-    found = rtapp.loop_ns(rows)
+        _finish(_start(speed_of.calibration_document(), Path(folder), ()), Path(folder), _GRACE_S)
+        rows = (Path(folder) / f"twin-{speed_of.TASK}-0.log").read_text(encoding="ascii").splitlines()
+    found = speed_of.loop_ns(rows)
     if found is None:
         raise InputError("rt-app logged nothing to measure its speed by", remedy=_BY_HAND)
     return found
+
+
+def rehearse(
+    profile: WorkloadProfile,
+    seconds: float,
+    *,
+    workload: str | None = None,
+    seed: int = 0,
+    enter: Sequence[str] = (),
+    probes: tracer.Probes | None = None,
+    reporter: Reporter = _SILENT,
+) -> tuple[dict[str, Any], WorkloadProfile]:
+    """Measures rt-app's speed, twins the profile for this host and replays it: the document and its profile."""
+    speed = calibrate()
+    made = rtapp(profile, workload=workload, seed=seed, seconds=seconds, loop_ns=speed)
+    if not comes_and_goes(made, seconds):
+        made = rtapp(profile, workload=workload, seed=seed, seconds=seconds + 2 * SETTLE_S, loop_ns=speed)
+    return made, replay(made, seconds, enter=enter, probes=probes, reporter=reporter)
 
 
 def replay(
@@ -45,11 +64,12 @@ def replay(
     probes: tracer.Probes | None = None,
     reporter: Reporter = _SILENT,
 ) -> WorkloadProfile:
-    """Runs the document and profiles `seconds` of it; it should be SETTLE_S longer, or what runs longest ends before.
+    """Runs the document and profiles `seconds` of it.
 
-    The window opens when the threads have started, except where most of them come and go: then from the start, since
-    that is when rt-app makes them. `enter` is a command that starts rt-app in another place (`chrt -b 0`, a wrapper
-    that enters a cgroup). ToolMissing without rt-app, InputError when it fails.
+    The window opens SETTLE_S after the threads have started, so the document should be that much longer; except where
+    most threads come and go: then at the start, since that is when rt-app makes them. `enter` is a command that starts
+    rt-app in another place (`chrt -b 0`, a wrapper that enters a cgroup). ToolMissing without rt-app, InputError when
+    it fails.
     """
     own = probes or tracer.Probes()
     try:
@@ -81,13 +101,13 @@ def comes_and_goes(document: dict[str, Any], seconds: float) -> bool:
 
 def _life_us(task: dict[str, Any]) -> float:
     """How long a thread lives once it has begun, if nothing holds it up; one of a pair lives as long as its partner."""
-    if any("sync" in phase for phase in task["phases"].values()):
-        return math.inf
-    return int(task["loop"]) * sum(
-        int(phase.get("loop", 1))
-        * (phase["timer"]["period"] if "timer" in phase else phase.get("run", 0) + phase.get("sleep", 0))
-        for phase in task["phases"].values()
-    )
+    life = 0
+    for phase in task["phases"].values():
+        if "sync" in phase:
+            return math.inf
+        once = phase["timer"]["period"] if "timer" in phase else phase.get("run", 0) + phase.get("sleep", 0)
+        life += int(phase.get("loop", 1)) * int(once)
+    return float(int(task["loop"]) * life)
 
 
 def _start(document: dict[str, Any], folder: Path, enter: Sequence[str]) -> subprocess.Popen[str]:
