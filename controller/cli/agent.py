@@ -23,7 +23,9 @@ def _run_arguments(parser: Parser) -> None:
     parser.add_argument("--label", metavar="KEY=VALUE", action="append", default=[], help="a label of this node")
     parser.add_argument("--interval", metavar="TIME", default="10s", help="look again after this time (default: 10s)")
     parser.add_argument("--observe", metavar="TIME", default="5s", help="length of a profile (default: 5s)")
-    parser.add_argument("--observe-every", metavar="TIME", default="5m", help="profile again after (default: 5m)")
+    parser.add_argument(
+        "--observe-every", metavar="TIME", default="60s", help="begin a profile this often (default: 60s)"
+    )
     parser.add_argument("--procfs", action="store_true", help="profile from /proc: no bcc, no compiler on the node")
 
 

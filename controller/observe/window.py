@@ -31,18 +31,20 @@ def profile(
     intents: Sequence[SchedulingIntent] = (),
     reporter: Reporter = _SILENT,
     force_procfs: bool = False,
+    because: str = "reading /proc was asked for",
     probes: tracer.Probes | None = None,
 ) -> WorkloadProfile:
     """Watch this host for `seconds` and say what ran, by workload; returns when the window has closed.
 
     `probes` are kept from one window to the next; without them a window compiles its own. `node` is the name in the
-    profile (the host's own otherwise); `intents` in order of precedence. Without root, bcc, kernel headers
-    or tracefs the figures come from /proc and `degraded` says what is missing and how to mend it.
+    profile (the host's own otherwise); `intents` in order of precedence; `because` is why /proc is forced. Without
+    root, bcc, kernel headers or tracefs the figures come from /proc and `degraded` says what is missing and how to
+    mend it.
     Raises InputError for a window that is not between 10 ms and an hour.
     """
     if not MIN_SECONDS <= seconds <= MAX_SECONDS:  # NaN is in no range
         raise InputError(f"cannot observe for {seconds:g}s", remedy="give at least 10ms and at most 1h")
-    observer, degraded, seen = _observe(seconds, reporter, force_procfs, probes)
+    observer, degraded, seen = _observe(seconds, reporter, because if force_procfs else "", probes)
     at = now()
     topology = nodefacts.node_topology()
     grouped = grouping.group(seen, intents, topology.cpus)
@@ -69,11 +71,10 @@ def profile(
 
 
 def _observe(
-    seconds: float, reporter: Reporter, force_procfs: bool, probes: tracer.Probes | None
+    seconds: float, reporter: Reporter, why: str, probes: tracer.Probes | None
 ) -> tuple[str, str, Observation]:
     """The observer that worked, why it is not bcc, and what it saw."""
-    why = "reading /proc was asked for"
-    if not force_procfs:
+    if not why:
         reporter.step("compiling the probes")
         try:
             trace = probes.observe if probes is not None else tracer.observe

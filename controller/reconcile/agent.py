@@ -52,16 +52,15 @@ def run(
         node = None
         if role != "planner":
             from controller.deploy import Deployment
+            from controller.observe import Continuous
             from controller.reconcile.node import NodeAgent
 
             node = NodeAgent(
                 store,
                 Deployment(state),
+                Continuous(state / "profiles", seconds=observe_s, every_s=observe_every_s, force_procfs=force_procfs),
                 name=node_name,
                 labels=labels,
-                observe_s=observe_s,
-                observe_every_s=observe_every_s,
-                force_procfs=force_procfs,
                 reporter=reporter,
             )
             stack.callback(node.close)

@@ -8,7 +8,6 @@ NodeScheduler, which is written only when it changed; the profile and the heartb
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import assert_never
@@ -17,6 +16,7 @@ from controller import observe
 from controller.api import (
     Attachment,
     Condition,
+    ConditionStatus,
     Desired,
     NodeScheduler,
     NodeSpec,
@@ -50,27 +50,20 @@ class NodeAgent:
         self,
         store: Store,
         deployment: Deployment,
+        watch: observe.Continuous,
         *,
         name: str,
         labels: Mapping[str, str],
-        observe_s: float,
-        observe_every_s: float,
-        force_procfs: bool = False,
         reporter: Reporter,
     ) -> None:
         self._store = store
         self._deployment = deployment
         self._name = name
         self._labels = dict(labels)
-        self._observe_s = observe_s
-        self._observe_every_s = observe_every_s
         self._reporter = reporter
-        self._force_procfs = force_procfs
-        self._probes = observe.Probes()
+        self._watch = watch
         self._refused: dict[str, str] = {}
         self._refused_at = ""
-        self._profiled_for = ""
-        self._profiled_at = float("-inf")
         self._node = self._remembered()
         self._written: NodeScheduler | None = None
         self._said = ""
@@ -96,7 +89,7 @@ class NodeAgent:
 
     def close(self) -> None:
         """Let go of the kernel."""
-        self._probes.close()
+        self._watch.close()
         self._deployment.close()
 
     def _decide(self, source: SourceState, plans: Mapping[str, PlanOutcome]) -> NodeDecision:
@@ -159,19 +152,16 @@ class NodeAgent:
 
     def _observe_if_due(self, desired: Desired | None) -> None:
         intents: Sequence[SchedulingIntent] = desired.intents if desired is not None else ()
-        wanted = "".join(sorted(i.content_digest() for i in intents))
-        fresh = time.monotonic() - self._profiled_at < self._observe_every_s
-        if fresh and wanted == self._profiled_for:
+        if not self._watch.due(intents):
             return
-        profile = observe.profile(
-            self._observe_s,
-            node=self._name,
-            intents=intents,
-            force_procfs=self._force_procfs,
-            probes=self._probes,
-        )
-        self._profiled_for, self._profiled_at = wanted, time.monotonic()
-        self._node = self._node.model_copy(update={"status": self._status().model_copy(update={"profile": profile})})
+        seen = self._watch.observe(self._name, intents)
+        for news in seen.news:
+            self._deployment.event(news.type, news.reason, news.message)
+            (self._reporter.failed if news.type == "Warning" else self._reporter.done)(f"{news.reason}: {news.message}")
+        if seen.profile is None:
+            return
+        status = self._status().model_copy(update={"profile": seen.profile})
+        self._node = self._node.model_copy(update={"status": status})
         attached = self._status().attached
         revisions = desired.revisions if desired is not None else ()
         serving = next((r for r in revisions if attached is not None and r.name == attached.revision), None)
@@ -183,7 +173,7 @@ class NodeAgent:
         at = now()
         status = self._status()
         conditions: tuple[Condition, ...] = status.conditions
-        for condition in decision.conditions:
+        for condition in (*decision.conditions, load_changed(self._watch.steadiness, self._node.metadata.generation)):
             conditions = set_condition(conditions, condition, at)
         status = status.model_copy(
             update={
@@ -223,6 +213,18 @@ class NodeAgent:
             return mine.model_copy(update={"spec": spec})
         meta = ObjectMeta(name=self._name, creation_timestamp=now(), generation=1)
         return NodeScheduler(metadata=meta, spec=spec, status=NodeStatus())
+
+
+def load_changed(steadiness: observe.Steadiness, generation: int | None) -> Condition:
+    """Whether the load is another one than a short while ago: no judgement, and not what a plan was made for."""
+    status = {None: ConditionStatus.UNKNOWN, True: ConditionStatus.TRUE, False: ConditionStatus.FALSE}
+    return Condition(
+        type="LoadChanged",
+        status=status[steadiness.changed],
+        reason=steadiness.reason,
+        message=steadiness.message,
+        observed_generation=generation,
+    )
 
 
 def class_cgroups(revision: SchedulerRevision) -> dict[int, set[int]]:

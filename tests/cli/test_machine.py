@@ -232,7 +232,7 @@ def test_explain_lint():
 
 
 @pytest.mark.skipif(schedext.supported(), reason="this machine's scheduler is not the test's to change")
-def test_agent_run_once_reports_why_it_stalls(repo):
+def test_agent_run_once_reports_why_it_stalls(repo, homes):
     # In a process of its own: the agent changes its priority.
     arguments = ["--once", "--role", "node", "--node-name", "here", "--observe", "100ms", "--repo", str(repo)]
     command = [sys.executable, "-m", "controller.cli.main", "agent", "run", *arguments]
@@ -245,3 +245,8 @@ def test_agent_run_once_reports_why_it_stalls(repo):
     ready = next(c for c in node["status"]["conditions"] if c["type"] == "Ready")
     assert (node["metadata"]["name"], ready["status"], ready["reason"]) == ("here", "False", "NoSchedExt")
     assert node["spec"]["labels"] == {"kubernetes.io/hostname": "here"}
+    steady = next(c for c in node["status"]["conditions"] if c["type"] == "LoadChanged")
+    assert (steady["status"], steady["reason"]) == ("Unknown", "Learning")
+    (kept,) = (homes / "STATE" / "profiles").iterdir()
+    profile = node["status"]["profile"]
+    assert WorkloadProfile.model_validate_json(kept.read_bytes()) == WorkloadProfile.model_validate(profile)
