@@ -255,8 +255,8 @@ def _probe_stats() -> dict[str, tuple[str, int, int]]:
     shown = subprocess.run(["bpftool", "-j", "prog", "show"], check=True, capture_output=True)
     found = {}
     for program in json.loads(shown.stdout):
-        if program.get("type") == "tracepoint":
-            name = str(program["name"]).removeprefix("tracepoint__")
+        if program.get("type") == "raw_tracepoint":
+            name = str(program["name"]).removeprefix("raw_tracepoint__")
             found[str(program["id"])] = name, int(program.get("run_time_ns", 0)), int(program.get("run_cnt", 0))
     return found
 

@@ -4,14 +4,15 @@
  * controller/observe/tracer.py: bcc rewrites one text only).
  *
  * A switch happens up to a million times a second, so its path has no hash look-up: threads are found in an array by
- * their number, counters by (CPU, group), and histograms in a table of cells open to addressing by hand. The three are
- * arrays that user space maps: it reads and clears them without a system call per entry. Each CPU writes counters and
- * cells of its own, and no probe interrupts another (the kernel skips the inner one, and counts it), so nothing there
- * is atomic. A name, cgroup and user are made into a group's number once, and again when the cgroup differs, after an
- * exec or a rename, and at each 64th stay, which is how a change of user is noticed.
+ * the kernel's address of them (a number here, never followed), counters by (CPU, group), and histograms in a table of
+ * cells open to addressing by hand. The three are arrays that user space maps: it reads and clears them without a
+ * system call per entry. Each CPU writes counters and cells of its own, from the switch alone, which nothing
+ * interrupts, so nothing there is atomic. A name, cgroup and user are made into a group's number once, and again when
+ * the cgroup differs, after an exec or a rename, and at each 64th stay, which is how a change of user is noticed.
  *
- * Given by user space: MAX_TASKS, MAX_CELLS (powers of two), MAX_SPILLED, MAX_GROUPS, MAX_CPUS. What finds a table
- * full is counted in `dropped`.
+ * Given by user space: MAX_TASKS, MAX_CELLS (powers of two), MAX_SPILLED, MAX_GROUPS, MAX_CPUS, and from the kernel's
+ * BTF PID_OFFSET and CPU_OFFSET, where a thread's number and CPU are: asked once of each thread that is first seen,
+ * since only the running thread's number has a helper. What finds a table full is counted in `dropped`.
  */
 
 #define STEPS_LOG2 4                      /* 16 linear steps per power of two: an error of at most 1/32 around the middle */
@@ -20,11 +21,15 @@
 
 #define GROUP_OWN 1                       /* the observer's; 0 is: not known yet, or an interrupt */
 #define REFRESH 63                        /* a group's number is asked for anew at each 64th stay */
+/* The load that switches most has the least cache to spare: a probe's size is its price, so loops stay loops. */
+#define A_LOOP _Pragma("clang loop unroll(disable)")
+#define RARELY(condition) __builtin_expect(!!(condition), 0)
+
 #define TRIES 8                           /* cells looked at before one is called missing */
 #define LINES_SHIFT (35 - __builtin_ctz(MAX_CELLS))    /* of a 32-bit hash only the upper bits are any good */
 
 /* A cell's key: its kind, a group, and a bucket (10 bits) or, in an edge, the group that was woken. */
-enum kind { KIND_LATENCY = 1, KIND_BURST = 2, KIND_SLEEP = 3, KIND_EDGE = 4 };
+enum kind { KIND_LATENCY = 1, KIND_BURST = 2, KIND_SLEEP = 3, KIND_EDGE = 4, KINDS = 5 };
 #define KIND_SHIFT 28
 #define GROUP_SHIFT 12
 
@@ -61,35 +66,37 @@ struct group {
 	u32 exits;
 };
 
-/* One cache line. All zero but for the pid when made. */
+/* One cache line. */
 struct task {
-	u64 cgroup;                       /* its group's, to see it move */
+	u64 self;                         /* the kernel's address of it; 0: the slot is free */
 	u64 ready;                        /* waiting for a CPU since then, or 0 */
 	u64 asleep;                       /* since then, or 0 */
 	u64 waited;                       /* before the stay on a CPU that goes on; a latency when `woke` */
 	u64 slept;                        /* before that wakeup, when `rested` */
-	u64 pid;                          /* 0: the slot is free; wide, as only that can be compared and exchanged */
+	u32 pid;
+	u32 cgroup;                       /* of its group, the low half: to see it move */
 	u16 group;                        /* its parent's until `seen` */
 	u16 waker;                        /* the group that woke it last */
-	u16 queue;                        /* the CPU whose run queue counts it, plus 1, or 0 */
+	u16 cpu;                          /* the CPU it is on, asleep or not */
 	u16 ran;                          /* the CPU it last ran on, plus 1, or 0 */
+	u8 queued;                        /* the run queue of its CPU counts it */
 	u8 running;
 	u8 early;                         /* woken while it was on a CPU, perhaps just leaving it */
 	u8 woke;
 	u8 rested;
-	u8 moved;                         /* MOVED_* of the stay that goes on */
+	u8 moved;                         /* MOVED_* of the stay that goes on, and PREEMPTED */
 	u8 age;
 	u8 seen;                          /* counted in its group's `tasks` */
-	u8 preempted;                     /* `ready` is since a preemption, not since a wakeup */
 };
 
 /* One cache line for each CPU: who is on it. */
 struct stay {
 	u64 since;                        /* 0 until the first switch of the window */
+	u64 task;                         /* 0: the idle task */
+	u64 idle;                         /* the idle task's address, once known */
 	u64 dropped;
-	u32 pid;
-	u32 group;                        /* or 0 */
-	u64 pad[5];
+	u64 group;                        /* or 0 */
+	u64 pad[3];
 };
 
 struct place {
@@ -104,7 +111,7 @@ struct cell {
 
 BPF_F_TABLE("array", u32, struct window, window, 1, BPF_F_MMAPABLE);
 BPF_F_TABLE("array", u32, struct task, tasks, MAX_TASKS, BPF_F_MMAPABLE);
-BPF_TABLE("hash", u32, struct task, spilled, MAX_SPILLED);
+BPF_TABLE("hash", u64, struct task, spilled, MAX_SPILLED);
 BPF_TABLE("hash", struct who, u32, ids, MAX_GROUPS);
 BPF_F_TABLE("array", u32, struct who, names, MAX_GROUPS, BPF_F_MMAPABLE);
 BPF_F_TABLE("array", u32, struct group, counters, MAX_CPUS * MAX_GROUPS, BPF_F_MMAPABLE);
@@ -154,6 +161,7 @@ static __always_inline void count(struct stay *stay, u32 cpu, u32 key)
 	struct cell *cell;
 	u32 index;
 
+	A_LOOP
 	for (int i = 0; i < TRIES; i++) {
 		index = (((line + i) << 3) | (key & 7)) & (MAX_CELLS - 1);
 		index += cpu * MAX_CELLS;
@@ -168,11 +176,6 @@ static __always_inline void count(struct stay *stay, u32 cpu, u32 key)
 		}
 	}
 	stay->dropped += 1;
-}
-
-static __always_inline void count_value(struct stay *stay, u32 cpu, u32 kind, u32 group, u64 value)
-{
-	count(stay, cpu, kind << KIND_SHIFT | group << GROUP_SHIFT | bucket_of(value));
 }
 
 static __always_inline struct group *counters_of(u32 cpu, u32 group)
@@ -224,40 +227,61 @@ static __always_inline u32 intern(struct window *w, u64 cgroup)
 	return id;
 }
 
-/* Threads that share a slot, of which there are few below MAX_TASKS threads, spill into a hash map. */
-static __always_inline struct task *find(u32 pid)
+static __always_inline u32 slot_of(u64 self)
 {
-	u32 slot = pid & (MAX_TASKS - 1);
-	struct task *task = tasks.lookup(&slot);
-
-	return task && task->pid == pid ? task : spilled.lookup(&pid);
+	return ((u32)(self >> 6) * 0x9e3779b1U) >> (32 - __builtin_ctz(MAX_TASKS));
 }
 
-static __always_inline struct task *find_or_make(struct stay *stay, u32 pid)
+/* Threads that share a slot, of which there are few below MAX_TASKS threads, spill into a hash map. */
+static __always_inline struct task *find(u64 self)
 {
-	u32 slot = pid & (MAX_TASKS - 1);
-	struct task *task = find(pid), fresh = {};
+	u32 slot = slot_of(self);
+	struct task *task = tasks.lookup(&slot);
 
-	if (task)
+	return task && task->self == self ? task : spilled.lookup(&self);
+}
+
+static __always_inline u32 number_at(u64 self, u32 offset)
+{
+	u32 number = 0;
+
+	bpf_probe_read_kernel(&number, sizeof(number), (void *)(self + offset));
+	return number;
+}
+
+/* The record of a thread, made when there is none; none of the idle task, and none when all is full. */
+static __always_inline struct task *find_or_make(struct stay *stay, u64 self)
+{
+	u32 slot = slot_of(self), pid;
+	struct task *task = find(self), fresh = {};
+
+	if (!RARELY(!task))
 		return task;
+	pid = number_at(self, PID_OFFSET);
+	if (!pid)
+		return NULL;
 	task = tasks.lookup(&slot);
-	if (task && !task->pid && !__sync_val_compare_and_swap(&task->pid, 0, (u64)pid))
-		return task;
-	fresh.pid = pid;
-	spilled.insert(&pid, &fresh);
-	task = spilled.lookup(&pid);
-	if (!task)
+	if (!task || task->self || __sync_val_compare_and_swap(&task->self, 0, self)) {
+		fresh.self = self;
+		spilled.insert(&self, &fresh);
+		task = spilled.lookup(&self);
+	}
+	if (task) {
+		task->pid = pid;
+		task->cpu = number_at(self, CPU_OFFSET);
+	} else {
 		stay->dropped += 1;
+	}
 	return task;
 }
 
-static __always_inline void forget(u32 pid)
+static __always_inline void forget(u64 self)
 {
-	u32 slot = pid & (MAX_TASKS - 1);
+	u32 slot = slot_of(self);
 	struct task *task = tasks.lookup(&slot), none = {};
 
-	if (task && task->pid == pid)
+	if (task && task->self == self)
 		*task = none;
 	else
-		spilled.delete(&pid);
+		spilled.delete(&self);
 }

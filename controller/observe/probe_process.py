@@ -5,16 +5,15 @@ A process of its own, run by path with the standard library and bcc alone, for t
 the machine with it, the noise bcc makes on stderr is caught, and the probes die with it. It watches stdin for its end,
 so that a parent that was killed leaves no probe. The probes are compiled once and attached only while a window is open.
 
-First line: {"text": the C, "sizes": {"tasks": int, …}, "places": [[last-level cache, node], …] by CPU number}. A line
-{"seconds": float} is answered by the lines `ready` when the window opens, `closed` when it is over, and one line of
-JSON: see `Maps.answer`; names travel as Latin-1.
+First line: {"text": the C, "defines": {"PID_OFFSET": int, …}, "sizes": {"tasks": int, …}, "places": [[last-level cache,
+node], …] by CPU number}. A line {"seconds": float} is answered by the lines `ready` when the window opens, `closed`
+when it is over, and one line of JSON: see `Maps.answer`; names travel as Latin-1.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import fcntl
 import json
 import mmap
 import os
@@ -25,11 +24,10 @@ from pathlib import Path
 from typing import Any
 
 _INIT_PID_NAMESPACE = 0xEFFFFFFC  # PROC_PID_INIT_INO
-_PERF_EVENT_IOC_DISABLE = 0x2401
 _FIRST_GROUP = 2
 _MAPPED = ("window", "tasks", "names", "counters", "cells", "stays", "places", "queues")
 _CLEARED = ("tasks", "names", "counters", "cells", "stays", "queues")
-_TASK = ("pid", "group", "seen", "ready", "preempted", "waker", "woke", "waited", "rested", "slept", "moved")
+_TASK = ("self", "pid", "group", "seen", "ready", "waker", "woke", "waited", "rested", "slept", "moved")
 _CHUNK = 4096
 
 
@@ -41,20 +39,17 @@ def main() -> None:
     from bcc import BPF
 
     sizes = [f"-DMAX_{name.upper()}={value}" for name, value in setup["sizes"].items()]
+    sizes += [f"-D{name}={value}" for name, value in setup["defines"].items()]
     bpf = BPF(text=setup["text"].encode(), cflags=["-w", *sizes])
     with contextlib.suppress(AttributeError):  # a C library that is not glibc
         ctypes.CDLL(None).malloc_trim(0)  # what the compiler needed: 25 MB
-    points = sorted(bpf.tracepoint_fds)  # the loader has attached them all
+    points = sorted(bpf.raw_tracepoint_fds)  # the loader has attached them all
     maps = Maps(bpf, setup["sizes"], setup["places"])
     attached = True
     while line := sys.stdin.readline():
         if not attached:
             for point in points:
-                bpf.attach_tracepoint(tp=point, fn_name=b"tracepoint__" + point.replace(b":", b"__"))
-        for file in bpf.tracepoint_fds.values():
-            # Attached, the program runs on every CPU whatever its event's state; enabled, the event would be sampled
-            # on CPU 0 for nobody.
-            fcntl.ioctl(file, _PERF_EVENT_IOC_DISABLE, 0)
+                bpf.attach_raw_tracepoint(tp=point, fn_name=b"raw_tracepoint__" + point)
         length = round(json.loads(line)["seconds"] * 1e9)
         start = maps.open(length)
         print("ready", file=out, flush=True)
@@ -63,7 +58,7 @@ def main() -> None:
                 return
         print("closed", file=out, flush=True)
         for point in points:
-            bpf.detach_tracepoint(tp=point)
+            bpf.detach_raw_tracepoint(tp=point)
         attached = False
         print(json.dumps(maps.answer(start, start + length)), file=out, flush=True)
 
@@ -105,9 +100,9 @@ class Maps:
         """
         window, stays = self._leaves["window"][0], self._leaves["stays"]
         window.length = 0
-        on_cpu = {stay.pid for stay in stays}
-        tasks = [task for task in self._leaves["tasks"] if task.ready or (task.pid and task.pid in on_cpu)]
-        tasks += [task for task in self._bpf["spilled"].values() if task.ready or task.pid in on_cpu]
+        on_cpu = {stay.task for stay in stays if stay.task}
+        tasks = [task for task in self._leaves["tasks"] if task.ready or task.self in on_cpu]
+        tasks += [task for task in self._bpf["spilled"].values() if task.ready or task.self in on_cpu]
         return {
             "start": start,
             "stop": stop,
@@ -117,8 +112,8 @@ class Maps:
             ],
             "cells": self._cells(),
             "tasks": [[getattr(task, name) for name in _TASK] for task in tasks],
-            "stays": [[stay.since, stay.pid] for stay in stays],
-            "queues": [[queue.since, queue.depth, list(queue.ns)] for queue in self._leaves["queues"]],
+            "stays": [[stay.since, stay.task] for stay in stays],
+            "queues": [[queue.state >> 8, queue.state & 0xFF, list(queue.ns)] for queue in self._leaves["queues"]],
             "dropped": sum(stay.dropped for stay in stays) + self._misses() - self._missed,
         }
 

@@ -20,6 +20,7 @@ KINDS = {1: "latency", 2: "burst", 3: "sleep"}
 _EDGE = 4
 _KIND_SHIFT, _GROUP_SHIFT = 28, 12  # as in bpf/probes/records.h
 _MOVED = {1: "migrations", 2: "llc_migrations", 4: "numa_migrations"}
+_PREEMPTED = 8
 _GONE = Who(b"(gone)", None, None)
 """A task first seen at the very end of the window, that ended before it could be asked for its name."""
 
@@ -27,11 +28,11 @@ _GONE = Who(b"(gone)", None, None)
 class _Task(NamedTuple):
     """A task at the window's end, as probe_process tells it: see `struct task` in bpf/probes/records.h."""
 
+    address: int
     pid: int
     group: int
     seen: int
     ready: int
-    preempted: int
     waker: int
     woke: int
     waited: int
@@ -52,7 +53,7 @@ class _Reader:
         self._samples: dict[Who, Sample] = {}
         self._edges: Counter[tuple[Who | None, Who]] = Counter()
         self._tasks = [_Task(*task) for task in answer["tasks"]]
-        self._by_pid = {task.pid: task for task in self._tasks}
+        self._on_cpu = {task.address: task for task in self._tasks}
         self._groups = {
             number: Who(comm.encode("latin-1"), tree.get(cgroup), uid)
             for number, comm, cgroup, uid, _counts in answer["groups"]
@@ -61,9 +62,9 @@ class _Reader:
     def read(self, opened: Reading, closed: Reading) -> Observation:
         window = self._stop - self._answer["start"]
         self._attributed()
-        for cpu, (since, pid) in enumerate(self._answer["stays"]):
+        for cpu, (since, address) in enumerate(self._answer["stays"]):
             if since:
-                self._unfinished(pid, self._stop - since)
+                self._unfinished(self._on_cpu.get(address), self._stop - since)
             elif cpu in opened.cpus and cpu in closed.cpus:
                 self._never_switched(cpu, closed.cpus[cpu].tasks_ns - opened.cpus[cpu].tasks_ns)
         for task in self._tasks:
@@ -105,16 +106,13 @@ class _Reader:
                 found[cpu] = tuple(spent)
         return found
 
-    def _unfinished(self, pid: int, ran: int) -> None:
-        """What was on a CPU when the window closed."""
-        if pid in (0, self._answer["own"]):
+    def _unfinished(self, task: _Task | None, ran: int) -> None:
+        """What was on a CPU when the window closed; None is the idle task."""
+        if task is None or self._is_own(task):
             return
-        who, sample = self._of(pid)
+        who, sample = self._of(task.pid, task)
         sample.cpu_ns += ran
         sample.cut.append(ran)
-        task = self._by_pid.get(pid)
-        if task is None:
-            return
         for bit, name in _MOVED.items():
             if task.moved & bit:
                 setattr(sample, name, getattr(sample, name) + 1)
@@ -127,17 +125,17 @@ class _Reader:
         window = self._stop - self._answer["start"]
         pid = procfs.running_on(cpu) if busy_ns > window // 2 else None
         if pid is not None:
-            _who, sample = self._of(pid)
+            _who, sample = self._of(pid, None)
             sample.cpu_ns += min(busy_ns, window)
             sample.cut.append(min(busy_ns, window))
 
     def _waiting(self, task: _Task) -> None:
         """What was ready and not running when the window closed."""
-        if task.pid == self._answer["own"] or task.group == GROUP_OWN:
+        if self._is_own(task):
             return
-        who, sample = self._of(task.pid)
+        who, sample = self._of(task.pid, task)
         self._waited(sample, self._stop - task.ready)
-        if not task.preempted:
+        if not task.moved & _PREEMPTED:
             self._woken(who, sample, task, self._stop - task.ready)
 
     @staticmethod
@@ -159,9 +157,11 @@ class _Reader:
         if wakee is not None and waker != GROUP_OWN:
             self._edges[self._groups.get(waker), wakee] += events
 
-    def _of(self, pid: int) -> tuple[Who, Sample]:
+    def _is_own(self, task: _Task) -> bool:
+        return task.group == GROUP_OWN or task.pid == self._answer["own"]
+
+    def _of(self, pid: int, task: _Task | None) -> tuple[Who, Sample]:
         """Whose a thread is: what it was when it last left a CPU, else what /proc or its parent says."""
-        task = self._by_pid.get(pid)
         who = self._groups.get(task.group) if task is not None else None
         counted = task is not None and task.seen and who is not None
         if not counted:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib.util
 import json
 import os
@@ -18,14 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from controller.kernel import topology
+from controller.errors import KernelError, ToolMissing
+from controller.kernel import libbpf, schedext, topology
 from controller.observe import cgroups, meters, reader
 from controller.observe.names import printable
 from controller.observe.sample import Observation, Reading, Unavailable
 from controller.paths import cache_dir, data_dir
 
-TRACEFS = Path("/sys/kernel/tracing")
-_DEBUG_TRACEFS = Path("/sys/kernel/debug/tracing")
 _START_S = 120  # compiling takes 0.3 s on a plain machine and a hundred times that on a loaded, emulated one
 _READ_S = 60
 PARTS = ("records.h", "queue.h", "sched.c")
@@ -129,7 +127,7 @@ class Probes:
         places = topology.places()
         sizes = self._capacity.sizes(len(places))
         pairs = [[place.llc, place.node] for place in places]
-        _send(self._process, {"text": _text(), "sizes": sizes, "places": pairs})
+        _send(self._process, {"text": _text(), "defines": _offsets(), "sizes": sizes, "places": pairs})
         return self._process
 
     def _end(self) -> int:
@@ -161,7 +159,6 @@ def _requirements() -> dict[str, str]:
     headers = _headers()
     if headers is not None:
         environment["BCC_KERNEL_SOURCE"] = str(headers)
-    _mount_tracefs()
     return environment
 
 
@@ -183,16 +180,20 @@ def _headers() -> Path | None:
     raise Unavailable(f"no kernel headers for bcc at {merged}; run `make setup`")
 
 
-def _mount_tracefs() -> None:
-    """Mount tracefs if nobody did; it stays mounted, as systemd would have it."""
-    if any((folder / "events" / "sched").is_dir() for folder in (_DEBUG_TRACEFS, TRACEFS)):
-        return
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.mount(b"tracefs", os.fsencode(TRACEFS), b"tracefs", 0, None) != 0:
-        why = os.strerror(ctypes.get_errno())
-        raise Unavailable(f"tracefs cannot be mounted: {why}; run `mount -t tracefs tracefs {TRACEFS}`")
-    if not (TRACEFS / "events" / "sched").is_dir():
-        raise Unavailable("this kernel has no scheduler tracepoints; boot one built with CONFIG_EVENT_TRACING")
+def _offsets() -> dict[str, int]:
+    """Where the kernel has a thread's number and CPU, from its own BTF. Raises Unavailable without BTF."""
+    try:
+        btf = libbpf.Btf.from_file(schedext.VMLINUX_BTF)
+    except (KernelError, ToolMissing) as error:
+        raise Unavailable(f"tracing needs the kernel's BTF: {error.message}; {error.remedy}") from None
+    pid, info, cpu = (
+        btf.member("task_struct", "pid"),
+        btf.member("task_struct", "thread_info"),
+        btf.member("thread_info", "cpu"),
+    )
+    if pid is None or info is None or cpu is None:
+        raise Unavailable("this kernel's BTF does not say where a thread's number and CPU are; boot another kernel")
+    return {"PID_OFFSET": pid.offset, "CPU_OFFSET": info.offset + cpu.offset}
 
 
 def _text() -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from controller.api.report import Silent
+from controller.kernel import schedext
 from controller.observe import Capacity, Probes, cgroups, procfs, profile, reader, tracer
 from controller.observe.sample import CpuClock, Reading, Unavailable
 from tests.conftest import missing
@@ -107,9 +108,7 @@ def test_wakeup_latency_is_the_kernels_own_run_delay():
     # The hog waits too, each time it was preempted: that is no wakeup latency.
     assert seen.workload("trace-hog").involuntary_switches > 50
     assert seen.workload("trace-hog").wakeup_latency.count <= 2
-    assert seen.workload("trace-hog").wait_ns / seen.window_ns == pytest.approx(
-        (preempted - opened[2]) / span, rel=0.25
-    )
+    assert 0 < seen.workload("trace-hog").wait_ns <= preempted - opened[2]
 
 
 def test_sleeps_edges_execs_and_exits():
@@ -170,14 +169,19 @@ def test_probes_that_die_in_a_window_are_said_and_started_again():
     assert lost.workloads
 
 
-def test_tracefs_that_vanished_is_said(monkeypatch, tmp_path):
+def test_bcc_and_btf_that_vanished_are_said(monkeypatch, tmp_path):
     with contextlib.closing(Probes()) as probes:
         assert profile(0.1, probes=probes).observer == "bcc"
-        monkeypatch.setattr(tracer, "TRACEFS", tmp_path / "none")
-        monkeypatch.setattr(tracer, "_DEBUG_TRACEFS", tmp_path / "none")
-        gone = profile(0.1, probes=probes)
+        with monkeypatch.context() as without:
+            without.setattr(tracer.importlib.util, "find_spec", lambda _name: None)
+            gone = profile(0.1, probes=probes)
+        assert profile(0.1, probes=probes).observer == "bcc"
     assert gone.observer == "procfs"
-    assert "tracefs cannot be mounted" in gone.degraded
+    assert "python3-bpfcc" in gone.degraded
+    monkeypatch.setattr(schedext, "VMLINUX_BTF", tmp_path / "none")
+    blind = profile(0.1)
+    assert blind.observer == "procfs"
+    assert "BTF" in blind.degraded
 
 
 def test_a_cgroup_names_its_tasks():
@@ -219,7 +223,7 @@ def test_a_probe_that_does_not_compile_falls_back_with_the_compilers_words(monke
     assert capfd.readouterr() == ("", "")
 
 
-def test_tracefs_is_mounted_where_nobody_did():
+def test_tracefs_is_not_needed():
     script = "import controller.observe as o; p = o.profile(0.1); print(p.observer, p.degraded)"
     command = 'umount /sys/kernel/tracing; exec "$@"'
     done = subprocess.run(
@@ -252,7 +256,7 @@ def test_killing_the_observer_leaves_no_probe():
 def test_a_cpu_that_never_switched_is_its_running_tasks():
     cpu = max(os.sched_getaffinity(0))
     window = 1_000_000_000
-    stays = [[1, 0]] * cpu + [[0, 0]]
+    stays = [[1, 0]] * cpu + [[0, 0]]  # since, address
     nothing = {name: [] for name in ("groups", "cells", "tasks", "queues")}
     answer = {"start": 1, "stop": 1 + window, "own": 0, "dropped": 0, "stays": stays, **nothing}
 
@@ -275,7 +279,7 @@ def _child_with_probes(pid):
                 links.append(str(link.readlink()))
             except OSError:
                 continue
-        if sum("perf_event" in link for link in links) >= 4:
+        if sum("bpf" in link for link in links) >= 20:
             return int(child)
     return None
 
