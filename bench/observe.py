@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What observing costs: an open window, continuous mode, and the observer's memory.
 
-The load does little else than switch: hackbench over pipes on one CPU, and `perf bench sched pipe`, whose switches do
-no work at all, as the worst case. Pairs of runs, window shut and window open, in ABBA order so that drift cancels; the
+Three loads, each on one CPU: hackbench as it comes (400 tasks, 100 bytes a message); hackbench over pipes with 16 KiB a
+message, which switches for each (an ordinary hackbench passes many messages in one stay on a CPU); and `perf bench
+sched pipe`, whose switches do no work at all, as the worst case. Pairs of runs, window shut and window open, in ABBA order so that drift cancels; the
 ratio of each pair is resampled (bootstrap) for a 95 % interval. A/A pairs of the same length show what the machine's
 own noise looks like. The load's CPU time is compared, not its wall time, which on a shared machine says more about the
 neighbours; the probes run in the load's own context, so they are in it. Continuous mode runs its windows at the default
@@ -87,17 +88,18 @@ int main(int count, char **words)
 def main() -> None:
     """Run the parts and print what they say."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=10, help="pairs of runs, window shut and open")
+    parser.add_argument("--pairs", type=int, default=8, help="pairs of runs, window shut and open")
     parser.add_argument("--loops", type=int, default=6_000, help="messages per sender and receiver of hackbench")
     parser.add_argument("--pipe-loops", type=int, default=150_000, help="round trips of perf bench sched pipe")
-    parser.add_argument("--duty-pairs", type=int, default=3, help="pairs of runs with and without continuous mode")
-    parser.add_argument("--real", action="store_true", help="continuous mode of 5 s in 60 s, two minutes a run")
+    parser.add_argument("--plain-loops", type=int, default=250, help="messages of hackbench as it comes")
+    parser.add_argument("--duty-pairs", type=int, default=4, help="pairs of runs with and without continuous mode")
+    parser.add_argument("--real", action="store_true", help="continuous mode of 5 s in 60 s, a minute a run")
     parser.add_argument("--only", choices=("window", "duty", "sizes", "memory"), help="one part alone")
     arguments = parser.parse_args()
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     result: dict[str, Any] = {"benchmark": "observe", "kernel": os.uname().release}
     parts: dict[str, Callable[[], dict[str, Any]]] = {
-        "window": lambda: _window_part(arguments.pairs, arguments.loops, arguments.pipe_loops),
+        "window": lambda: _window_part(arguments),
         "duty": lambda: _duty_part(arguments.duty_pairs, arguments.real),
         "sizes": lambda: {"sizes": [_size(tasks, arguments.loops) for tasks in SIZES]},
         "memory": lambda: {"rss_mb": {observer: _agent_rss(observer) for observer in ("bcc", "procfs")}},
@@ -112,9 +114,14 @@ def main() -> None:
         RESULTS.write_text(text + "\n")
 
 
-def _window_part(pairs: int, loops: int, pipe_loops: int) -> dict[str, Any]:
+def _window_part(arguments: argparse.Namespace) -> dict[str, Any]:
+    pairs = arguments.pairs
     found: dict[str, Any] = {"pairs": pairs}
-    loads = {"hackbench": lambda: hackbench(loops), "sched_pipe": lambda: sched_pipe(pipe_loops)}
+    loads = {
+        "hackbench_plain": lambda: _cost(["hackbench", "-l", str(arguments.plain_loops)]),
+        "hackbench": lambda: hackbench(arguments.loops),
+        "sched_pipe": lambda: sched_pipe(arguments.pipe_loops),
+    }
     for name, load in loads.items():
         load()  # warm-up
         with contextlib.closing(Windows()) as windows:
@@ -140,7 +147,7 @@ def _duty_part(pairs: int, real: bool) -> dict[str, Any]:
         with windows.open():
             pass  # compiled once, as the agent does
         each = hackbench(2_000)[0] / 2_000
-        loops = int(2 * period / each)
+        loops = int(period / each)
 
         @contextlib.contextmanager
         def continuous() -> Iterator[None]:
@@ -323,7 +330,7 @@ def _table(result: dict[str, Any]) -> None:
         low, middle, high = values
         print(f"{name:<36}{middle:>10.3f}   95% [{low:.3f}, {high:.3f}]", file=sys.stderr)
 
-    for load in ("hackbench", "sched_pipe"):
+    for load in ("hackbench_plain", "hackbench", "sched_pipe"):
         for name, values in result.get(load, {}).items():
             if name == "probe_ns":
                 for probe, (each, runs) in values.items():

@@ -10,7 +10,8 @@
  * and one that a cgroup's bandwidth limit holds back counts as ready. Time before the CPU's first event is not counted.
  *
  * A CPU's depth is changed by others too: it is kept in one word with the time of its last change, which is exchanged
- * whole, so that each nanosecond is claimed once. A change that loses the race three times is left out.
+ * whole, so that each nanosecond is claimed once. A change that loses the race three times is left out. Each CPU's own
+ * changes, which are most, are added up apart from the others', which need an atomic addition.
  */
 
 #define DEPTHS 31                         /* the last one: or more */
@@ -20,13 +21,15 @@
 struct queue {
 	u64 state;                        /* when it last changed, and the depth since in the lowest bits */
 	u64 ns[DEPTHS];
+	u64 pad;
+	u64 own_ns[DEPTHS];
 };
 
 BPF_F_TABLE("array", u32, struct queue, queues, MAX_CPUS, BPF_F_MMAPABLE);
 
 enum change { DEEPER, SHALLOWER, EMPTIED, RUNNING };
 
-static __always_inline void change_depth(u32 cpu, enum change how, u64 now)
+static __always_inline void change_depth(u32 cpu, u32 here, enum change how, u64 now)
 {
 	struct queue *queue = queues.lookup(&cpu);
 	u64 was, since, depth, next;
@@ -52,20 +55,22 @@ static __always_inline void change_depth(u32 cpu, enum change how, u64 now)
 			continue;
 		if (depth >= DEPTHS)
 			depth = DEPTHS - 1;
-		if (since && now > since)
+		if (since && now > since && cpu == here)
+			queue->own_ns[depth] += now - since;
+		else if (since && now > since)
 			__sync_fetch_and_add(&queue->ns[depth], now - since);
 		return;
 	}
 }
 
 /* The task is ready or running on this CPU, wherever it was counted before. */
-static __always_inline void queue_on(struct task *task, u32 cpu, u64 now)
+static __always_inline void queue_on(struct task *task, u32 cpu, u32 here, u64 now)
 {
 	if (task->queued && task->cpu == cpu)
 		return;
 	if (task->queued)
-		change_depth(task->cpu, SHALLOWER, now);
-	change_depth(cpu, DEEPER, now);
+		change_depth(task->cpu, here, SHALLOWER, now);
+	change_depth(cpu, here, DEEPER, now);
 	task->queued = 1;
 	task->cpu = cpu;
 }

@@ -7,8 +7,9 @@
  * the kernel's address of them (a number here, never followed), counters by (CPU, group), and histograms in a table of
  * cells open to addressing by hand. The three are arrays that user space maps: it reads and clears them without a
  * system call per entry. Each CPU writes counters and cells of its own, from the switch alone, which nothing
- * interrupts, so nothing there is atomic. A name, cgroup and user are made into a group's number once, and again when
- * the cgroup differs, after an exec or a rename, and at each 64th stay, which is how a change of user is noticed.
+ * interrupts, so nothing there is atomic. A name, cgroup and user are made into a group's number once, and again after an
+ * exec or a rename, after any task on the host was moved to another cgroup (an event that names the process alone, and
+ * is rare), and at each 64th stay, which is how a change of user is noticed.
  *
  * Given by user space: MAX_TASKS, MAX_CELLS (powers of two), MAX_SPILLED, MAX_GROUPS, MAX_CPUS, and from the kernel's
  * BTF PID_OFFSET and CPU_OFFSET, where a thread's number and CPU are: asked once of each thread that is first seen,
@@ -37,6 +38,7 @@ struct window {
 	u64 start;
 	u64 length;
 	u64 groups;                       /* the next group's number */
+	u64 era;                          /* moves to another cgroup so far */
 	u32 own;                          /* the observer's process, left out; 0 when its id is not known here */
 	u32 pad;
 };
@@ -74,7 +76,7 @@ struct task {
 	u64 waited;                       /* before the stay on a CPU that goes on; a latency when `woke` */
 	u64 slept;                        /* before that wakeup, when `rested` */
 	u32 pid;
-	u32 cgroup;                       /* of its group, the low half: to see it move */
+	u32 era;                          /* of its group: it may have moved since */
 	u16 group;                        /* its parent's until `seen` */
 	u16 waker;                        /* the group that woke it last */
 	u16 cpu;                          /* the CPU it is on, asleep or not */
@@ -198,7 +200,7 @@ static __always_inline void fold_name(char *comm)
 }
 
 /* The number of the current task's group; 0 when there is no room for one more. */
-static __always_inline u32 intern(struct window *w, u64 cgroup)
+static __always_inline u32 intern(struct window *w)
 {
 	struct who who = {}, *named;
 	u32 *known, id;
@@ -207,7 +209,7 @@ static __always_inline u32 intern(struct window *w, u64 cgroup)
 		return GROUP_OWN;
 	bpf_get_current_comm(&who.comm, sizeof(who.comm));
 	fold_name(who.comm);
-	who.cgroup = cgroup;
+	who.cgroup = bpf_get_current_cgroup_id();
 	who.uid = bpf_get_current_uid_gid();
 	known = ids.lookup(&who);
 	if (known)

@@ -39,18 +39,18 @@
 enum moved { MOVED_CPU = 1, MOVED_LLC = 2, MOVED_NODE = 4, PREEMPTED = 8 };
 
 /* The current task's group, kept in its record; returns 1 if this is the first time it is seen in it. */
-static __always_inline int renew_group(struct task *task, struct window *w, u64 cgroup)
+static __always_inline int renew_group(struct task *task, struct window *w)
 {
 	u32 group = task->group;
 	int first;
 
 	task->age += 1;
-	if (RARELY(!group || task->cgroup != (u32)cgroup || !(task->age & REFRESH))) {
-		group = intern(w, cgroup);
+	if (RARELY(!task->seen || task->era != (u32)w->era || !(task->age & REFRESH))) {
+		task->era = w->era;
+		group = intern(w);
 		if (group != task->group)
 			task->seen = 0;
 		task->group = group;
-		task->cgroup = cgroup;
 		task->pid = bpf_get_current_pid_tgid();   /* a thread that execs takes its process's number */
 	}
 	first = !task->seen;
@@ -109,11 +109,12 @@ static __always_inline void attribute(struct stay *stay, u32 cpu, struct task *t
 static __always_inline void leave(struct stay *stay, u32 cpu, u64 self, int sleeps, int dead, u64 now, struct window *w)
 {
 	struct task *task = find_or_make(stay, self);
+	int first;
 
 	if (!task)
 		return;
-	attribute(stay, cpu, task, sleeps, now - (stay->since ? stay->since : w->start),
-		  renew_group(task, w, bpf_get_current_cgroup_id()));
+	first = renew_group(task, w);
+	attribute(stay, cpu, task, sleeps, now - (stay->since ? stay->since : w->start), first);
 	task->woke = 0;
 	task->rested = 0;
 	task->waited = 0;
@@ -122,13 +123,13 @@ static __always_inline void leave(struct stay *stay, u32 cpu, u64 self, int slee
 	task->asleep = sleeps ? now : 0;
 	if (sleeps) {
 		if (task->queued)
-			change_depth(cpu, SHALLOWER, now);
+			change_depth(cpu, cpu, SHALLOWER, now);
 		task->moved = 0;
 		task->queued = 0;
 		task->cpu = cpu;
 	} else {
 		task->moved = PREEMPTED;
-		queue_on(task, cpu, now);
+		queue_on(task, cpu, cpu, now);
 	}
 	task->running = 0;                /* last: from here on a wakeup on another CPU is one */
 	if (dead)
@@ -158,7 +159,7 @@ static __always_inline void enter(struct stay *stay, u32 cpu, u64 self, int from
 		if (self != stay->idle && !number_at(self, PID_OFFSET))
 			stay->idle = self;
 		if (self == stay->idle)
-			change_depth(cpu, EMPTIED, now);
+			change_depth(cpu, cpu, EMPTIED, now);
 		return;
 	}
 	stay->task = self;
@@ -177,9 +178,9 @@ static __always_inline void enter(struct stay *stay, u32 cpu, u64 self, int from
 	task->asleep = 0;
 	task->early = 0;
 	task->running = 1;
-	queue_on(task, cpu, now);
+	queue_on(task, cpu, cpu, now);
 	if (from_idle)
-		change_depth(cpu, RUNNING, now);
+		change_depth(cpu, cpu, RUNNING, now);
 }
 
 /* bool preempt, struct task_struct *prev, struct task_struct *next, unsigned int prev_state */
@@ -208,7 +209,7 @@ static __always_inline u32 current_group(struct stay *stay, struct window *w)
 	int idle = stay->since ? !stay->task : !(u32)bpf_get_current_pid_tgid();
 
 	if (!idle && !stay->group)
-		stay->group = intern(w, bpf_get_current_cgroup_id());
+		stay->group = intern(w);
 	return idle ? 0 : stay->group;
 }
 
@@ -239,7 +240,7 @@ static __always_inline int woken(u64 self, int fresh)
 	}
 	if (fresh)
 		task->cpu = number_at(self, CPU_OFFSET);  /* chosen since the fork */
-	queue_on(task, task->cpu, now);
+	queue_on(task, task->cpu, cpu, now);
 	return 0;
 }
 
@@ -267,8 +268,18 @@ RAW_TRACEPOINT_PROBE(sched_migrate_task)
 	if (!task)
 		return 0;
 	if (task->queued)
-		queue_on(task, ctx->args[1], now);
+		queue_on(task, ctx->args[1], bpf_get_smp_processor_id(), now);
 	task->cpu = ctx->args[1];
+	return 0;
+}
+
+/* A task, or all of its process, moves to another cgroup. */
+RAW_TRACEPOINT_PROBE(cgroup_attach_task)
+{
+	struct window *w = open_window(bpf_ktime_get_ns());
+
+	if (w)
+		__sync_fetch_and_add(&w->era, 1);
 	return 0;
 }
 
@@ -307,7 +318,6 @@ RAW_TRACEPOINT_PROBE(sched_process_fork)
 	if (!child)
 		return 0;
 	child->group = stay->group;
-	child->cgroup = bpf_get_current_cgroup_id();
 	return 0;
 }
 

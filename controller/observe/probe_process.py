@@ -113,7 +113,10 @@ class Maps:
             "cells": self._cells(),
             "tasks": [[getattr(task, name) for name in _TASK] for task in tasks],
             "stays": [[stay.since, stay.task] for stay in stays],
-            "queues": [[queue.state >> 8, queue.state & 0xFF, list(queue.ns)] for queue in self._leaves["queues"]],
+            "queues": [
+                [queue.state >> 8, queue.state & 0xFF, list(map(sum, zip(queue.ns, queue.own_ns, strict=True)))]
+                for queue in self._leaves["queues"]
+            ],
             "dropped": sum(stay.dropped for stay in stays) + self._misses() - self._missed,
         }
 
