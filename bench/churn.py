@@ -37,7 +37,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from controller.observe import cgroups
-from tests.observe.loads import WAKER, running
+from tests.observe.loads import LATE, running
 
 RESULTS = Path(__file__).parent / "results" / "churn.json"
 WINDOW_S = 5.0
@@ -105,7 +105,7 @@ def main() -> None:
     lasting = home / "lasting.service"
     lasting.mkdir()
     try:
-        with running(b"churn-byname", WAKER), running(b"churn-bygroup", WAKER) as inside:
+        with running(b"churn-byname", LATE), running(b"churn-bygroup", LATE) as inside:
             (lasting / "cgroup.procs").write_text(str(inside.pid))
             result = _watch(arguments.minutes * 60, arguments.forks, home)
     finally:

@@ -2,14 +2,15 @@
 """What observing costs: an open window, continuous mode, and the observer's memory.
 
 Three loads, each on one CPU: hackbench as it comes (400 tasks, 100 bytes a message); hackbench over pipes with 16 KiB a
-message, which switches for each (an ordinary hackbench passes many messages in one stay on a CPU); and `perf bench
-sched pipe`, whose switches do no work at all, as the worst case. Pairs of runs, window shut and window open, in ABBA order so that drift cancels; the
-ratio of each pair is resampled (bootstrap) for a 95 % interval. A/A pairs of the same length show what the machine's
-own noise looks like. The load's CPU time is compared, not its wall time, which on a shared machine says more about the
-neighbours; the probes run in the load's own context, so they are in it. Continuous mode runs its windows at the default
-share of the time (5 s in 60 s), shortened to 1 s in 12 s unless --real is given. One more run asks the kernel what each
-probe took (kernel.bpf_stats_enabled). The sizes run beside 10, 1,000 and 10,000 threads that wake ten times a second at
-most 10,000 times together. Memory is what the observing process and the one that holds bcc have resident.
+message, which switches for each (an ordinary one passes many messages in one stay on a CPU); and `perf bench sched
+pipe`, whose switches do no work at all, as the worst case. Pairs of runs, window shut and window open, in ABBA order so
+that drift cancels; the ratio of each pair is resampled (bootstrap) for a 95 % interval. A/A pairs of the same length
+show what the machine's own noise looks like. The load's CPU time is compared, not its wall time, which on a shared
+machine says more about the neighbours; the probes run in the load's own context, so they are in it. Continuous mode
+runs its windows at the default share of the time (5 s in 60 s), shortened to 1 s in 12 s unless --real is given. One
+more run asks the kernel what each probe took (kernel.bpf_stats_enabled). The sizes run beside 10, 1,000 and 10,000
+threads that wake ten times a second, but at most 10,000 times together. Memory is what the observing process and the
+one that holds bcc have resident.
 
 Needs root, bcc, bpftool, a C compiler, perf and rt-tests. The table goes to stderr, JSON to stdout and to
 bench/results/observe-overhead.json.
@@ -89,12 +90,14 @@ def main() -> None:
     """Run the parts and print what they say."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=8, help="pairs of runs, window shut and open")
-    parser.add_argument("--loops", type=int, default=6_000, help="messages per sender and receiver of hackbench")
-    parser.add_argument("--pipe-loops", type=int, default=150_000, help="round trips of perf bench sched pipe")
-    parser.add_argument("--plain-loops", type=int, default=250, help="messages of hackbench as it comes")
+    parser.add_argument("--loops", type=int, default=5_000, help="messages per sender and receiver of hackbench")
+    parser.add_argument("--pipe-loops", type=int, default=100_000, help="round trips of perf bench sched pipe")
+    parser.add_argument("--plain-loops", type=int, default=120, help="messages of hackbench as it comes")
     parser.add_argument("--duty-pairs", type=int, default=4, help="pairs of runs with and without continuous mode")
     parser.add_argument("--real", action="store_true", help="continuous mode of 5 s in 60 s, a minute a run")
-    parser.add_argument("--only", choices=("window", "duty", "sizes", "memory"), help="one part alone")
+    parser.add_argument(
+        "--only", choices=("window", "duty", "sizes", "memory"), help="one part alone; the others' results are kept"
+    )
     arguments = parser.parse_args()
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     result: dict[str, Any] = {"benchmark": "observe", "kernel": os.uname().release}
@@ -108,10 +111,9 @@ def main() -> None:
         if arguments.only in (None, name):
             result |= part()
     _table(result)
-    text = json.dumps(result)
-    print(text)
-    if arguments.only is None:
-        RESULTS.write_text(text + "\n")
+    print(json.dumps(result))
+    known = json.loads(RESULTS.read_text()) if arguments.only is not None and RESULTS.exists() else {}
+    RESULTS.write_text(json.dumps(known | result) + "\n")
 
 
 def _window_part(arguments: argparse.Namespace) -> dict[str, Any]:

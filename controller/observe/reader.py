@@ -83,7 +83,7 @@ class _Reader:
 
     def _attributed(self) -> None:
         for number, _comm, _cgroup, _uid, counts in self._answer["groups"]:
-            if not counts["tasks"] and not any(counts.values()):
+            if not any(counts.values()):
                 continue  # a number that two CPUs gave at once, or a name that only woke others
             sample = self._sample(self._groups[number])
             for name, value in counts.items():

@@ -38,7 +38,7 @@ def profile(
 
     `probes` are kept from one window to the next; without them a window compiles its own. `node` is the name in the
     profile (the host's own otherwise); `intents` in order of precedence; `because` is why /proc is forced. Without
-    root, bcc, kernel headers or tracefs the figures come from /proc and `degraded` says what is missing and how to
+    root, bcc, kernel headers or BTF the figures come from /proc and `degraded` says what is missing and how to
     mend it.
     Raises InputError for a window that is not between 10 ms and an hour.
     """

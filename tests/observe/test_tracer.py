@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -199,6 +200,30 @@ def test_a_cgroup_names_its_tasks():
         inside = seen.workload(f"/{group.name}")
         assert (inside.keyed_by, inside.comms) == ("cgroup", ("trace-inside",))
         assert inside.cpu_ns > 0
+    finally:
+        group.rmdir()
+
+
+def test_a_task_that_moves_to_another_cgroup_is_counted_there_from_then_on():
+    root = cgroups.mount()
+    if root is None:
+        missing("a cgroup v2 hierarchy", "mount -t cgroup2 none /sys/fs/cgroup")
+    group = root / f"schedctl-moved-{os.getpid()}.service"
+    group.mkdir()
+    try:
+        with running(b"trace-moves", WAKER) as waker:
+
+            def go():
+                time.sleep(0.5)
+                (group / "cgroup.procs").write_text(str(waker.pid))
+
+            seen = profile(1.5, reporter=AtOpening(lambda: threading.Thread(target=go).start()))
+            waker.kill()
+            waker.wait()
+        before, after = seen.workload("trace-moves"), seen.workload(f"/{group.name}")
+        assert before.wakeups == pytest.approx(50, abs=25)
+        assert before.wakeups + after.wakeups == pytest.approx(150, rel=0.05)
+        assert (before.tasks, after.tasks) == (1, 1)
     finally:
         group.rmdir()
 
