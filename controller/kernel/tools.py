@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from controller.errors import SchedctlError
-from controller.kernel import clang, images, libbpf, qemu, virtiofs
+from controller.kernel import clang, images, libbpf, qemu, schedext, virtiofs
 from controller.paths import cache_dir
 
 _SETUP = "make setup"
@@ -126,12 +126,10 @@ def _loads() -> list[Requirement]:
 
 def _this_machine() -> list[Requirement]:
     node = "schedctl node start, or boot a kernel built with CONFIG_SCHED_CLASS_EXT"
-    tracing, pins = "/sys/kernel/tracing", "/sys/fs/bpf"
+    pins, typed = "/sys/fs/bpf", "boot a kernel built with CONFIG_DEBUG_INFO_BTF"
     return [
         Requirement("sched_ext", "on a node", "attaches schedulers", _sched_ext, node, True),
-        Requirement(
-            "tracefs", "to observe", "bcc", lambda: _mounted("tracefs"), f"mount -t tracefs tracefs {tracing}", True
-        ),
+        Requirement("btf", "to observe", "tells the probes where the kernel has what", _btf, typed, True),
         Requirement("bpffs", "on a node", "pins schedulers", lambda: _mounted("bpf"), f"mount -t bpf bpf {pins}", True),
     ]
 
@@ -208,6 +206,10 @@ def _headers() -> str:
 def _sched_ext() -> str:
     release = os.uname().release
     return release if Path("/sys/kernel/sched_ext").is_dir() else _unmet(f"not in {release}")
+
+
+def _btf() -> str:
+    return str(schedext.VMLINUX_BTF) if schedext.VMLINUX_BTF.exists() else _unmet("not in this kernel")
 
 
 def _mounted(kind: str) -> str:
