@@ -173,8 +173,10 @@ def _percent(share: float) -> str:
 
 
 def _rate(rate: float, what: str = "") -> str:
-    if rate >= 1:
-        return f"{rate:.0f} {what + 's' if what else 'times'} a second"
+    number = round(rate)
+    if rate >= 0.95:
+        once = f"one {what}" if what else "once"
+        return f"{once} a second" if number == 1 else f"{number} {what + 's' if what else 'times'} a second"
     return f"every {1 / rate:.0f} seconds" if rate > 0 else "never"
 
 

@@ -57,6 +57,7 @@ def test_it_says_why_in_words_and_numbers():
     assert why[:3] == ("wakes 812 times a second", "runs 36.9 µs at a time", "sleeps 97 % of the time")
     assert "never sleeps" in kind(load(1.0, 0)).because
     assert "starts 22 tasks a second" in kind(load(1.8, 60, tasks=90, forks=88)).because
+    assert "wakes once a second" in kind(load(0.002, 1)).because
     assert "wakes every 4 seconds" in kind(load(0.0001, 0.25)).because
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from controller.api.profile import CgroupCpu, Histogram, WakeEdge, WorkloadProfile, WorkloadStats
 from controller.errors import InputError
@@ -198,6 +200,32 @@ def test_a_cgroups_weight_becomes_a_nice_value():
     document = twin.rtapp(seen(stats(cgroup=CgroupCpu(path="/x", weight=33))))
     assert {task["priority"] for task in document["tasks"].values()} == {5}
     assert all("priority" not in task for task in twin.rtapp(seen(stats()))["tasks"].values())
+
+
+counts = st.one_of(st.none(), st.integers(0, 10**7))
+shapes = st.one_of(st.none(), st.lists(st.integers(1, 10**10), max_size=30).map(lambda values: hist(*values)))
+
+
+@settings(max_examples=60)
+@given(
+    st.integers(0, 2000), st.integers(0, 10**10), counts, counts, counts, st.integers(0, 2000), shapes, shapes,
+    st.lists(st.tuples(st.sampled_from(["", "a", "b", "gone"]), st.integers(0, 10**6)), max_size=4),
+    st.sampled_from([1, 2, 64]), st.sampled_from([0.05, 2.0]),
+)  # fmt: skip
+def test_any_profile_gives_a_document_that_rt_app_takes(
+    tasks, cpu_ns, wakeups, voluntary, cut, forks, burst, sleep, wakers, cpus, seconds
+):
+    one = stats("a", keyed_by="comm", tasks=tasks, cpu_ns=cpu_ns, wakeups=wakeups, voluntary_switches=voluntary,
+                involuntary_switches=cut, forks=forks, burst=burst, sleep=sleep)  # fmt: skip
+    both = tuple(WakeEdge(waker=waker, wakee=wakee, wakeups=n) for waker, n in wakers for wakee in ("a", "b"))
+    document = twin.rtapp(seen(one, stats("b", keyed_by="comm"), edges=both), cpus=cpus, seconds=seconds)
+    assert 1 <= len(document["tasks"]) < 1000
+    for name, task in document["tasks"].items():
+        assert len(name) <= 15
+        for phase in task["phases"].values():
+            numbers = [task["loop"], phase.get("loop", 1), phase.get("run", 1), phase.get("sleep", 1)]
+            numbers.append(phase["timer"]["period"] if "timer" in phase else 1)
+            assert all(isinstance(number, int) and 1 <= number < 1 << 31 for number in numbers)
 
 
 def test_names_are_plain_short_and_unlike():
