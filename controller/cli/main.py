@@ -46,6 +46,8 @@ SECTIONS: dict[str, dict[str, Entry]] = {
     },
     "Schedulers": {
         "observe": Entry("observe", "OBSERVE", "Profile what runs on this machine"),
+        "observe diff": Entry("observe", "DIFF", "Say what changed from one profile to another"),
+        "observe twin": Entry("twin", "TWIN", "Make a load of a profile that rt-app can run"),
         "observe schema": Entry("observe", "SCHEMA", "Print the JSON Schema of a profile"),
         "plan": Entry("pipeline", "PLAN", "Propose a scheduler for a profile and the committed intents"),
         "render": Entry("pipeline", "RENDER", "Print the C of a proposal"),

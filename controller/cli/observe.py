@@ -8,6 +8,7 @@ with which each verb that takes a live profile also takes a recorded one. `--int
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 from argparse import Namespace
 from collections.abc import Sequence
@@ -17,8 +18,8 @@ from typing import TYPE_CHECKING
 from controller.cli.command import Parser, UsageError, Verb, not_found
 from controller.cli.context import Context
 from controller.cli.output import structured
-from controller.cli.profile import has_blocks, profile_table, sections
-from controller.cli.text import one_line, table
+from controller.cli.profile import encodable, has_blocks, profile_table, sections
+from controller.cli.text import one_line, printable, table
 from controller.cli.wait import seconds
 from controller.errors import InputError
 
@@ -32,11 +33,16 @@ _SHOWN = 20
 
 
 def _arguments(parser: Parser) -> None:
-    parser.add_argument("--for", dest="window", metavar="TIME", help=f"how long to look (default: {_WINDOW})")
+    live(parser)
     parser.output("table", "wide", "json", "yaml")
     profile_file(parser)
     parser.add_argument("--record", metavar="FILE", help="write the profile to FILE, as JSON, too")
     parser.add_argument("--intent", metavar="NAME", help="show the tasks it matches now, and why not the rest")
+
+
+def live(parser: Parser) -> None:
+    """Add how a live profile is taken."""
+    parser.add_argument("--for", dest="window", metavar="TIME", help=f"how long to look (default: {_WINDOW})")
     parser.add_argument("--procfs", action="store_true", help="sample /proc instead of tracing in the kernel")
 
 
@@ -50,10 +56,7 @@ def profile_file(parser: Parser) -> None:
 def _observe(args: Namespace, context: Context) -> int:
     if args.intent is not None:
         return _intent(args, context)
-    if args.filename and (args.window or args.procfs):
-        raise UsageError("a recorded profile (-f) goes with neither --for nor --procfs")
-    args.window = args.window or _WINDOW
-    profile = recorded(args, context) or take(args, context, _intents(args, context))
+    profile = read_or_take(args.filename, args, context)
     if args.record:
         _record(Path(args.record), structured(profile.wire(), "json"))
     if args.output in ("json", "yaml"):
@@ -67,14 +70,22 @@ def _observe(args: Namespace, context: Context) -> int:
     return 0
 
 
-def recorded(args: Namespace, context: Context) -> WorkloadProfile | None:
-    """The profile that `-f` names; None without it. ManifestError if it is none."""
-    if not args.filename:
-        return None
+def read_or_take(path: str | None, args: Namespace, context: Context) -> WorkloadProfile:
+    """The profile that is recorded in `path`, or a live one without it. ManifestError if the file holds none."""
+    if not path:
+        args.window = args.window or _WINDOW
+        return take(args, context, _intents(args, context))
+    if args.window or args.procfs:
+        raise UsageError("a recorded profile goes with neither --for nor --procfs")
+    return read(path, context)
+
+
+def read(path: str, context: Context) -> WorkloadProfile:
+    """The profile in a file; `-` is stdin. ManifestError if it holds none."""
     from controller.api import WorkloadProfile
     from controller.cli.values import read_value
 
-    return read_value(WorkloadProfile, args.filename, context)
+    return read_value(WorkloadProfile, path, context)
 
 
 def take(args: Namespace, context: Context, intents: Sequence[SchedulingIntent]) -> WorkloadProfile:
@@ -217,10 +228,52 @@ def _schema(_args: Namespace, context: Context) -> int:
     return 0
 
 
+def _diff_arguments(parser: Parser) -> None:
+    parser.add_argument("profiles", nargs="*", metavar="PROFILE", help="one: what is live now is compared with it")
+    live(parser)
+    parser.output("words", "wide", "json", "yaml")
+
+
+def _diff(args: Namespace, context: Context) -> int:
+    from controller.observe import compare
+
+    if not 1 <= len(args.profiles) <= 2:
+        raise UsageError("name two recorded profiles, or one to compare what is live with")
+    if args.profiles.count("-") > 1:
+        raise UsageError("only one of the profiles can be stdin")
+    before = read(args.profiles[0], context)
+    after = read_or_take(args.profiles[1] if len(args.profiles) > 1 else None, args, context)
+    found = compare.changes(before, after)
+    if args.output in ("json", "yaml"):
+        plain = [dataclasses.asdict(change) for change in found]
+        context.out(structured({"changes": plain}, args.output))
+    elif args.output == "wide":
+        rows = [
+            [c.workload or "-", c.what, _figure(c.before), _figure(c.after), f"{c.importance:.2f}", c.text]
+            for c in found
+        ]
+        text = table(["WORKLOAD", "WHAT", "BEFORE", "AFTER", "IMPORTANCE", "IN WORDS"], rows)
+        context.out(encodable(text, context.stdout))
+    else:
+        context.out(encodable(printable(compare.words(found)), context.stdout))
+    return 1 if any(change.what != "distance" for change in found) else 0
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
 OBSERVE = Verb(
     run=_observe,
     arguments=_arguments,
     usage="[--for 10s | -f PROFILE] [-o wide|json|yaml] [--record FILE] [--procfs]\n"
     "  schedctl observe --intent NAME [-o json|yaml]",
+)
+DIFF = Verb(
+    run=_diff,
+    arguments=_diff_arguments,
+    usage="BEFORE AFTER [-o wide|json|yaml]\n  schedctl observe diff BEFORE [--for 10s]",
+    details="What changed beyond chance, most important first. Exit code: 0 nothing did, 1 something did, 2 trouble.",
+    failure=2,
 )
 SCHEMA = Verb(run=_schema, usage="> docs/profile.schema.json")

@@ -21,6 +21,7 @@ SCALE = "1us..1s"
 _FIRST_NS, _FACTOR = 1_000, 4
 _UNICODE = "·▁▂▃▄▅▆▇█"
 _ASCII = ".:-=+*%#@"
+_SPELT = str.maketrans({"µ": "u", "→": "->", "–": "-", "×": "x"})
 _EDGES = 20
 """Wake edges shown below a table; all are in the JSON."""
 
@@ -29,6 +30,16 @@ def has_blocks(stream: TextIO, term: str) -> bool:
     """Whether bars may be block elements: on a terminal that takes UTF-8. A file may be read anywhere."""
     encoding = (getattr(stream, "encoding", "") or "").lower().replace("-", "")
     return encoding == "utf8" and stream.isatty() and term not in ("", "dumb")
+
+
+def encodable(text: str, stream: TextIO) -> str:
+    """`text` with the few characters that are not ASCII in our own words spelt so, where the stream cannot take them."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    try:
+        text.encode(encoding)
+    except UnicodeError:
+        return text.translate(_SPELT)
+    return text
 
 
 def spark(histogram: Histogram | None, *, blocks: bool) -> str:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from controller.cli.command import Parser, UsageError, Verb
 from controller.cli.context import Context
-from controller.cli.observe import caveats, desired_if_any, profile_file, recorded
+from controller.cli.observe import caveats, desired_if_any, profile_file, read
 from controller.cli.profile import has_blocks
 from controller.cli.screen import ENDED, Screen
 from controller.cli.topframe import HELP, SORTS, Frame, Scheduler, lines
@@ -52,10 +52,10 @@ def _top(args: Namespace, context: Context) -> int:
     if args.frames is not None and args.frames < 1:
         raise InputError(f'invalid argument "{args.frames}" for "--frames" flag: must be at least 1')
     blocks = has_blocks(context.stdout, context.environ.get("TERM", ""))
-    profile = recorded(args, context)
-    if profile is not None:
+    if args.filename:
         if args.procfs:
             raise UsageError("a recorded profile (-f) does not go with --procfs")
+        profile = read(args.filename, context)
         caveats(profile, context)
         _print(Frame(profile, None, args.sort, blocks=blocks), context)
         return 0

@@ -7,6 +7,8 @@ procfs      the observer without bcc
 continuous  one window every so often: ring the profiles kept, shifts when the load changed
 grouping    counts by (name, cgroup, user) → workloads
 selectors   intents → tasks of this node, and cgroup ids for the kernel
+compare     what changed from one profile to another; classify says what kind of load each workload is
+twin        a profile as a load that rt-app can run; place gives it a cgroup of its own
 misses      why an intent does not match the rest
 facts       topology, kernel, pressure
 """

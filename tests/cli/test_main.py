@@ -52,7 +52,7 @@ def test_every_verb_has_help_and_refuses_what_it_does_not_know(name):
     assert said.out.startswith(VERBS[name].summary + "\n")
     assert f"schedctl {name}" in said.out
     wrong = run(*name.split(), "--frob")
-    assert wrong.code == (2 if name in ("diff", "verify", "passport verify") else 1)
+    assert wrong.code == (2 if name in ("diff", "verify", "passport verify", "observe diff") else 1)
     assert wrong.err == f"error: unknown flag: --frob\nSee 'schedctl {name} --help' for usage.\n"
 
 
@@ -216,6 +216,7 @@ def test_completion_names_every_verb_and_flag(shell):
         (["-n", "x", "describe", "sp"], "spol"),
         (["node", "start", "--ker"], "--kernel"),
         (["observe", "s"], "schema"),
+        (["observe", "twin", "--ch"], "--check"),
         (["observe", "--for", "10s", "--rec"], "--record"),
         (["observe", "schema", "--re"], "--repo"),
         (["frob", ""], ""),

@@ -177,7 +177,7 @@ def test_a_recorded_profile_is_shown_as_a_live_one(tmp_path, monkeypatch):
         assert WorkloadProfile.model_validate_json((tmp_path / "again.json").read_bytes()) == profile()
     bare = profile().model_copy(update={"cpus": (), "wake_edges": (), "pressure": Pressure()})
     assert run("observe", "-f", "-", "-o", "wide", stdin=bare.canonical()).out == profile_table(bare, wide=True)
-    refused = "error: a recorded profile (-f) goes with neither --for nor --procfs"
+    refused = "error: a recorded profile goes with neither --for nor --procfs"
     assert run("observe", "-f", "p.json", "--for", "1s").err.startswith(refused)
 
 
