@@ -33,7 +33,7 @@ def has_blocks(stream: TextIO, term: str) -> bool:
 
 
 def encodable(text: str, stream: TextIO) -> str:
-    """`text` with the few characters that are not ASCII in our own words spelt so, where the stream cannot take them."""
+    """`text`, its few characters that are not ASCII spelt in ASCII where the stream cannot take them."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     try:
         text.encode(encoding)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Each CPU keeps what was put on it in its local DSQ; only a task that a higher class displaced, or one that
- * leaves its CPU, is for all.
+ * A task that wakes waits for its own CPU, in the local DSQ; one that has used up its slice, or that a higher class
+ * displaced, is for all, so that no CPU's queue stays longer than the others'.
  */
 #include "schedctl_kernel.bpf.h"
 
@@ -25,7 +25,9 @@ s32 BPF_STRUCT_OPS(local_queues_select_cpu, struct task_struct *p, s32 prev_cpu,
 
 void BPF_STRUCT_OPS(local_queues_enqueue, struct task_struct *p, u64 enq_flags)
 {
-	scx_bpf_dsq_insert(p, enq_flags & SCX_ENQ_REENQ ? SCX_DSQ_GLOBAL : SCX_DSQ_LOCAL, SLICE_NS, enq_flags);
+	bool wakes = (enq_flags & SCX_ENQ_WAKEUP) && !(enq_flags & SCX_ENQ_REENQ);
+
+	scx_bpf_dsq_insert(p, wakes || is_cpu_kthread(p) ? SCX_DSQ_LOCAL : SCX_DSQ_GLOBAL, SLICE_NS, enq_flags);
 	kick_idle_cpu(p);
 }
 

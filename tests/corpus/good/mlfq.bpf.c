@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * Feedback queues: who uses up its slice goes a level down, who sleeps comes back up; each eighth turn begins at
- * the bottom.
+ * one level after the other, so that none of them has to wait until those above are empty.
  */
 #include "schedctl_kernel.bpf.h"
 
@@ -58,10 +58,13 @@ void BPF_STRUCT_OPS(mlfq_enqueue, struct task_struct *p, u64 enq_flags)
 
 void BPF_STRUCT_OPS(mlfq_dispatch, s32 cpu, struct task_struct *prev)
 {
-	bool from_below = turns++ % 8 == 7;
+	u64 turn = turns++;
+	u32 first = turn % 8 == 7 ? turn / 8 % LEVELS : 0;
 
+	if (scx_bpf_dsq_move_to_local(LEVEL_DSQ + first))
+		return;
 	for (u32 i = 0; i < LEVELS; i++)
-		if (scx_bpf_dsq_move_to_local(LEVEL_DSQ + (from_below ? LEVELS - 1 - i : i)))
+		if (scx_bpf_dsq_move_to_local(LEVEL_DSQ + i))
 			return;
 }
 
