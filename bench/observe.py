@@ -176,7 +176,7 @@ def _size(tasks: int, loops: int) -> dict[str, Any]:
     with _sleepers(tasks), contextlib.closing(Windows()) as windows:
         with windows.open():
             pass
-        ratios = [_pair(lambda: hackbench(loops // 2), windows.open, swap=pair % 2 == 1)[0] for pair in range(3)]
+        ratios = [_pair(lambda: hackbench(loops), windows.open, swap=pair % 2 == 1)[0] for pair in range(5)]
         seen, took = windows.take(2.0)
     return {
         "tasks": tasks,
@@ -232,7 +232,8 @@ class Windows:
         took = time.monotonic() - began
         if took > self._length:
             print(f"window of {self._length:.1f} s closed before the load ended ({took:.1f} s)", file=sys.stderr)
-        self._length = max(took * 1.3 + 0.2, self._length if took > 0.05 else 0)
+        if took > 0.05:
+            self._length = took * 1.3 + 0.2
         thread.join()
 
     def probe_ns(self, load: Callable[[], object]) -> dict[str, tuple[float, int]]:

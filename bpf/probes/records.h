@@ -256,6 +256,7 @@ static __always_inline struct task *find_or_make(struct stay *stay, u64 self)
 {
 	u32 slot = slot_of(self), pid;
 	struct task *task = find(self), fresh = {};
+	u64 was = 0;
 
 	if (!RARELY(!task))
 		return task;
@@ -263,7 +264,9 @@ static __always_inline struct task *find_or_make(struct stay *stay, u64 self)
 	if (!pid)
 		return NULL;
 	task = tasks.lookup(&slot);
-	if (!task || task->self || __sync_val_compare_and_swap(&task->self, 0, self)) {
+	if (task)
+		was = __sync_val_compare_and_swap(&task->self, 0, self);
+	if (!task || (was && was != self)) {      /* another CPU may just have made it */
 		fresh.self = self;
 		spilled.insert(&self, &fresh);
 		task = spilled.lookup(&self);
