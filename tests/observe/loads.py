@@ -74,14 +74,14 @@ while True:
 """Wakes its child, which calls itself edge-child, every 5 ms."""
 
 EXECER = """
-sys.stdin.readline()
+program = sys.stdin.readline().strip()
 for _ in range(20):
     if os.fork() == 0:
-        os.execv("/bin/true", ["true"])
+        os.execv(program, [program])
     os.wait()
 time.sleep(60)
 """
-"""Runs /bin/true 20 times when told to by a line on stdin."""
+"""Runs the program that a line on stdin names 20 times."""
 
 
 @contextmanager

@@ -112,7 +112,8 @@ def test_wakeup_latency_is_the_kernels_own_run_delay():
     assert 0 < seen.workload("trace-hog").wait_ns <= preempted - opened[2]
 
 
-def test_sleeps_edges_execs_and_exits():
+def test_sleeps_edges_execs_and_exits(tmp_path):
+    program = shutil.copy("/bin/true", tmp_path / "trace-true")
     with (
         running(b"trace-sleeps", WAKER),
         running(b"edge-parent", PAIR),
@@ -120,10 +121,10 @@ def test_sleeps_edges_execs_and_exits():
     ):
 
         def go():
-            execer.stdin.write(b"go\n")
+            execer.stdin.write(os.fsencode(program) + b"\n")
             execer.stdin.flush()
 
-        seen = profile(2.0, intents=[intent("true", comm=["true"])], reporter=AtOpening(go))
+        seen = profile(2.0, intents=[intent("true", comm=["trace-true"])], reporter=AtOpening(go))
     sleeps = seen.workload("trace-sleeps").sleep
     assert sleeps.count == pytest.approx(200, rel=0.05)
     assert sleeps.percentile(50) == pytest.approx(9_000_000, rel=0.1)
