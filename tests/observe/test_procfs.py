@@ -23,8 +23,8 @@ def test_a_hog_and_a_waker_are_named_with_the_kernels_own_figures():
     assert (seen.observer, seen.node) == ("procfs", "here")
     assert "asked for" in seen.degraded
     hogs = seen.workload("shop/hogs")
-    tick = 20_000_000
-    assert used - outside - tick <= hogs.cpu_ns <= used + tick
+    walk = 100_000_000  # a thread is read somewhere in a walk over /proc, which takes long on a busy machine
+    assert used - outside - walk <= hogs.cpu_ns <= used + walk
     assert hogs.tasks == 1
     assert (hogs.burst, hogs.wakeup_latency, hogs.wakeups, hogs.execs) == (None, None, None, None)
     assert hogs.wait_ns is not None
