@@ -21,7 +21,7 @@ WHO = {WEB: Who(b"web", b"/web.service", 33), DB: Who(b"db", None, 70)}
 
 
 def task(**more):
-    plain = {name: 0 for name in reader._Task._fields} | {"address": 7, "pid": 1 << 22, "group": WEB, "seen": 1}
+    plain = dict.fromkeys(reader._Task._fields, 0) | {"address": 7, "pid": 1 << 22, "group": WEB, "seen": 1}
     return list((plain | more).values())
 
 
@@ -47,11 +47,9 @@ def read(**more):
 def test_counts_and_cells_belong_to_their_group():
     groups = [[WEB, "web", 10, 33, NOTHING | {"tasks": 1, "forks": 4}], [DB, "db", 11, 70, NOTHING]]
     edge = max(KINDS) + 1
-    seen = read(
-        groups=groups,
-        cells=[cell(1, WEB, 40, 5), cell(2, WEB, 41, 6), cell(3, WEB, 42, 7), cell(edge, WEB, DB, 8)]
-        + [cell(edge, 0, WEB, 2), cell(edge, GROUP_OWN, WEB, 3)],
-    )
+    values = [cell(1, WEB, 40, 5), cell(2, WEB, 41, 6), cell(3, WEB, 42, 7)]
+    edges = [cell(edge, WEB, DB, 8), cell(edge, 0, WEB, 2), cell(edge, GROUP_OWN, WEB, 3)]
+    seen = read(groups=groups, cells=[*values, *edges])
     assert set(seen.samples) == {WHO[WEB]}, "a group that did nothing is no workload"
     web = seen.samples[WHO[WEB]]
     assert (web.forks, web.latency, web.burst, web.sleep) == (4, {40: 5}, {41: 6}, {42: 7})
