@@ -123,6 +123,7 @@ _COLUMNS: tuple[tuple[str, bool, Cell], ...] = (
     ("BURST P99", True, lambda w, _s, _b: percentile(w.burst, 99)),
     ("SLEEP P50", True, lambda w, _s, _b: percentile(w.sleep, 50)),
     ("SWITCHES/S", False, lambda w, s, _b: rate(switches(w), s)),
+    ("WAITING", True, lambda w, s, _b: _waiting(w.wait_ns, s)),
     ("PREEMPTED/S", True, lambda w, s, _b: rate(w.involuntary_switches, s)),
     ("MIGRATIONS/S", True, lambda w, s, _b: rate(w.migrations, s)),
     ("LLC/S", True, lambda w, s, _b: rate(w.llc_migrations, s)),
@@ -139,6 +140,11 @@ _COLUMNS: tuple[tuple[str, bool, Cell], ...] = (
     ("PROCESSES", True, lambda w, _s, _b: ",".join(w.comms) or "-"),
     ("BECAUSE", True, lambda w, _s, _b: "; ".join(w.classification.because) if w.classification else "-"),
 )  # fmt: skip
+
+
+def _waiting(wait_ns: int | None, seconds: float) -> str:
+    """How many of its tasks were ready and did not run, on average."""
+    return "-" if wait_ns is None else f"{wait_ns / 1e9 / seconds:.2f}"
 
 
 def _of_cgroup(workload: WorkloadStats, name: str) -> str:
@@ -172,16 +178,15 @@ def sections(profile: WorkloadProfile, *, blocks: bool = False) -> str:
 def _cpus(profile: WorkloadProfile, blocks: bool) -> str:
     if not profile.cpus:
         return ""
-    window = profile.window_ns
+    seconds = profile.window_ns / 1e9
     rows = [
         [
-            str(cpu.cpu), share(cpu.busy_share), share(cpu.steal_share),
-            "-" if cpu.wait_ns is None else f"{cpu.wait_ns / window:.2f}",
-            mean_depth(cpu), bars(cpu.depth, blocks=blocks) if sum(cpu.depth) else "-",
+            str(cpu.cpu), share(cpu.busy_share), share(cpu.steal_share), _waiting(cpu.wait_ns, seconds),
+            "-" if cpu.capacity is None else str(cpu.capacity), mean_depth(cpu), bars(cpu.depth, blocks=blocks) if sum(cpu.depth) else "-",
         ]
         for cpu in profile.cpus
     ]  # fmt: skip
-    return table(["CPU", "BUSY%", "STEAL%", "WAITING", "DEPTH", "TIME BY DEPTH 0.."], rows)
+    return table(["CPU", "BUSY%", "STEAL%", "WAITING", "CAPACITY", "DEPTH", "TIME BY DEPTH 0.."], rows)
 
 
 def mean_depth(cpu: CpuStats) -> str:

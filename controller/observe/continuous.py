@@ -19,12 +19,15 @@ from controller.api.fingerprint import fingerprint_of
 from controller.api.intent import SchedulingIntent
 from controller.api.profile import WorkloadProfile
 from controller.errors import SchedctlError
-from controller.observe import shifts, window
+from controller.observe import compare, shifts, window
 from controller.observe.ring import MOST, Ring
 from controller.observe.selectors import intent_key
 from controller.observe.tracer import Probes
 
 LONGEST_BACKOFF_S = 3600.0
+_TOLD, _TOLD_LENGTH = 3, 600
+"""Changes that the news of a change names, and their length."""
+
 _REMEMBERED = shifts.BASELINE + shifts.LEARNT
 """Profiles read back after a restart: more than these change nothing about the watch."""
 
@@ -173,20 +176,31 @@ class Continuous:
         shift = self._step(profile)
         watch = self._watches[profile.observer]
         if shift is not None:
-            name, most = shift.most
-            words = f"by {shift.distance:.2f} in all, most of all {name} ({most:.2f})"
-            match shift.kind:
-                case "changed":
-                    news.append(News("Normal", "LoadChanged", f"the load differs {words}, from what it was before"))
-                case "settled":
-                    news.append(News("Normal", "LoadSettled", f"the load is steady again; it differs {words}"))
-                case "returned":
-                    news.append(News("Normal", "LoadReturned", "the load is what it was before again"))
+            news.append(self._told(shift, profile))
             self.steadiness = Steadiness(shift.kind == "changed", news[-1].reason, news[-1].message)
         elif watch.learning:
             self.steadiness = Steadiness(None, "Learning", f"{len(watch.baseline)} of {shifts.LEARNT} windows are seen")
         elif self.steadiness.changed is not watch.changed:
             self.steadiness = Steadiness(watch.changed, "LoadChanged" if watch.changed else "Steady")
+
+    def _told(self, shift: shifts.Shift, profile: WorkloadProfile) -> News:
+        name, most = shift.most
+        apart = f"{shift.distance:.2f} away from what it was, most of all {name} ({most:.2f})"
+        match shift.kind:
+            case "changed":
+                words = "".join(f"; {text}" for text in self._words(profile))
+                return News("Normal", "LoadChanged", f"the load is {apart}{words}")
+            case "settled":
+                return News("Normal", "LoadSettled", f"the load is steady again, {apart}")
+            case "returned":
+                return News("Normal", "LoadReturned", "the load is what it was before again")
+
+    def _words(self, profile: WorkloadProfile) -> list[str]:
+        """What changed most since the window before those that told of it."""
+        kept = [each for each in self._ring.profiles(newest=shifts.NEWEST + 1) if each.observer == profile.observer]
+        before = next(iter(kept), profile)
+        found = [change for change in compare.changes(before, profile) if change.what != "distance"]
+        return compare.words(found[:_TOLD])[:_TOLD_LENGTH].splitlines() if found else []
 
     def _step(self, profile: WorkloadProfile) -> shifts.Shift | None:
         before = self._watches.get(profile.observer, shifts.Watch())

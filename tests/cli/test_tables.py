@@ -132,7 +132,7 @@ def profile() -> WorkloadProfile:
                 name="shop/checkout", keyed_by="intent", tasks=12, cpu_share=0.4321, cpu_ns=8_642_000_000,
                 comms=("php-fpm", "nginx"),
                 wakeups=12345, voluntary_switches=12000, involuntary_switches=800, migrations=61, forks=0,
-                llc_migrations=7, numa_migrations=0, execs=1, exits=2,
+                wait_ns=3_400_000_000, llc_migrations=7, numa_migrations=0, execs=1, exits=2,
                 wakeup_latency=histogram((1_000, 90), (1_000_000, 10)), burst=histogram((200_000, 5)),
                 sleep=histogram((8_000_000, 5)),
                 cgroup=CgroupCpu(
@@ -145,7 +145,7 @@ def profile() -> WorkloadProfile:
             WorkloadStats(name="others", keyed_by="others", tasks=80, cpu_share=0, cpu_ns=0),
         ),
         cpus=(
-            CpuStats(cpu=0, busy_share=0.5, steal_share=0.01, wait_ns=2_500_000_000, depth=(5, 3, 2)),
+            CpuStats(cpu=0, busy_share=0.5, steal_share=0.01, capacity=1024, wait_ns=2_500_000_000, depth=(5, 3, 2)),
             CpuStats(cpu=1, busy_share=0.25),
         ),
         wake_edges=(

@@ -50,6 +50,8 @@ def test_promoted_it_stays_when_the_agent_ends_or_is_killed_and_is_adopted(world
     world.agent_once()
     assert world.ops() == "good"
     assert world.condition("Ready")[:2] == ("True", "Promoted")
+    top = world.schedctl("top", "--procfs", "-d", "200ms", "--once")
+    assert "scheduler: good (default-good Promoted)\ncounters: enabled " in top
     attached = world.enable_seq()
     pid = world.agent_start()
     world.sh("sleep 3")

@@ -148,6 +148,7 @@ def test_it_learns_then_tells_of_a_change_once(tmp_path):
     (news,) = watch.observe("n1", []).news
     assert (news.type, news.reason) == ("Normal", "LoadChanged")
     assert "most of all others" in news.message
+    assert "; x: " in news.message  # what changed, in words
     assert watch.steadiness.changed is True
 
 
