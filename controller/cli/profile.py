@@ -182,7 +182,8 @@ def _cpus(profile: WorkloadProfile, blocks: bool) -> str:
     rows = [
         [
             str(cpu.cpu), share(cpu.busy_share), share(cpu.steal_share), _waiting(cpu.wait_ns, seconds),
-            "-" if cpu.capacity is None else str(cpu.capacity), mean_depth(cpu), bars(cpu.depth, blocks=blocks) if sum(cpu.depth) else "-",
+            "-" if cpu.capacity is None else str(cpu.capacity), mean_depth(cpu),
+            bars(cpu.depth, blocks=blocks) if sum(cpu.depth) else "-",
         ]
         for cpu in profile.cpus
     ]  # fmt: skip
