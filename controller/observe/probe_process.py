@@ -23,6 +23,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+_MADV_DONTNEED = 4
 _INIT_PID_NAMESPACE = 0xEFFFFFFC  # PROC_PID_INIT_INO
 _FIRST_GROUP = 2
 _MAPPED = ("window", "tasks", "names", "counters", "cells", "stays", "places", "queues")
@@ -41,8 +42,7 @@ def main() -> None:
     sizes = [f"-DMAX_{name.upper()}={value}" for name, value in setup["sizes"].items()]
     sizes += [f"-D{name}={value}" for name, value in setup["defines"].items()]
     bpf = BPF(text=setup["text"].encode(), cflags=["-w", *sizes])
-    with contextlib.suppress(AttributeError):  # a C library that is not glibc
-        ctypes.CDLL(None).malloc_trim(0)  # what the compiler needed: 25 MB
+    give_back()
     points = sorted(bpf.raw_tracepoint_fds)  # the loader has attached them all
     maps = Maps(bpf, setup["sizes"], setup["places"])
     attached = True
@@ -61,6 +61,24 @@ def main() -> None:
             bpf.detach_raw_tracepoint(tp=point)
         attached = False
         print(json.dumps(maps.answer(start, start + length)), file=out, flush=True)
+
+
+def give_back() -> None:
+    """Return what compiling took, some 100 MB. LLVM's own pages come back from its file if need be."""
+    libc = ctypes.CDLL(None)
+    libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    with contextlib.suppress(AttributeError):  # a C library that is not glibc
+        libc.malloc_trim(0)
+    mapping: list[str] = []
+    for line in Path("/proc/self/smaps").read_text(errors="replace").splitlines():
+        fields = line.split()
+        if not fields[0].endswith(":"):
+            mapping = fields
+        # A private mapping of a file without a page of its own is the file's bytes, and nothing else.
+        elif line.startswith("Anonymous:") and int(fields[1]) == 0 and len(mapping) > 5 and mapping[5].startswith("/"):
+            start, end = (int(address, 16) for address in mapping[0].split("-"))
+            if mapping[1].endswith("p"):
+                libc.madvise(start, end - start, _MADV_DONTNEED)
 
 
 class Maps:
