@@ -6,7 +6,7 @@ PYTHON := .venv/bin/python
 BENCHES := $(sort $(wildcard bench/*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench mutation-score conformance verification-doc profile-schema clean require-venv
+.PHONY: help setup demo test lint bench mutation-score conformance verification-doc observation-doc profile-schema clean require-venv
 .NOTPARALLEL:
 
 help:  ## this list
@@ -42,6 +42,9 @@ verification-doc: require-venv  ## write docs/verification.md anew, from the rul
 profile-schema: require-venv  ## write docs/profile.schema.json anew, from the model of a profile
 	@$(PYTHON) -m controller.cli.main observe schema > docs/profile.schema.json.new
 	@mv docs/profile.schema.json.new docs/profile.schema.json
+
+observation-doc: require-venv  ## write docs/observation.md anew, from the code's definitions and bench/results
+	@$(PYTHON) scripts/observation_doc.py
 
 clean:  ## remove what was built here: .venv, caches, build output (the cache of kernels stays)
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist *.egg-info

@@ -38,9 +38,9 @@ class Results:
     @classmethod
     def read(cls, folder: Path) -> Results:
         """Whatever is in `folder`. InputError for a file that is not a JSON object: it is no result of ours."""
-        found = cls({name: _document(folder / f"{name}.json") for name in COMMANDS if name != "trial"})
+        found = cls({name: read_document(folder / f"{name}.json") for name in COMMANDS if name != "trial"})
         paths = sorted(p for p in folder.glob("trial*.json") if p.name != "trial-aa.json")
-        found.trials = [_document(path) for path in paths]
+        found.trials = [read_document(path) for path in paths]
         return found
 
     def of(self, name: str) -> dict[str, Any]:
@@ -48,7 +48,8 @@ class Results:
         return self.documents.get(name, {})
 
 
-def _document(path: Path) -> dict[str, Any]:
+def read_document(path: Path) -> dict[str, Any]:
+    """A bench's result, {} when there is none. InputError for a file that is no JSON object."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

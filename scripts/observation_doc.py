@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`make observation-doc`: writes docs/observation.md from the code's own definitions and from what was measured.
+
+What a fingerprint's numbers are and how a workload is classified is read from the modules that do it, figures from
+bench/results; a person writes neither, and a figure that is not there is said to be missing, with the command that
+measures it. The file is replaced as a whole or not at all. `--check` writes nothing and exits 1 when the half that
+comes from the code is not what the file says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import typing
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
+
+from verification_doc import write  # noqa: E402
+from verification_figures import NOT_MEASURED, read_document, table  # noqa: E402
+
+from controller.api import fingerprint  # noqa: E402
+from controller.api.profile import WorkloadClass  # noqa: E402
+from controller.errors import InputError, SchedctlError  # noqa: E402
+from controller.observe import classify  # noqa: E402
+
+DOC = ROOT / "docs" / "observation.md"
+RESULTS = ROOT / "bench" / "results"
+MEASURED = "<!-- measured: from bench/results -->"
+COMMANDS = {
+    "accuracy": "python bench/accuracy.py",
+    "observe-overhead": "python bench/observe.py",
+    "twin": "python bench/twin.py",
+    "classify": "python bench/classify.py",
+    "churn": "python bench/churn.py --minutes 10",
+}
+_BUSY_LOADS = ("hackbench_plain", "hackbench", "sched_pipe")
+_LOAD_NAMES = {
+    "hackbench_plain": "hackbench",
+    "hackbench": "hackbench over pipes, on one CPU, a switch for nearly each message",
+    "sched_pipe": "perf bench sched pipe: nothing but switches",
+}
+
+
+def from_code() -> str:
+    """The half that needs no measurement."""
+    return f"""# What observation measures, and how well
+
+Written by `make observation-doc`: do not edit. The definitions come from the code, the figures from `bench/results`.
+
+`schedctl observe` traces the scheduler's own events for one window and adds them up in the kernel, by workload: the
+first intent whose selector matches, else the cgroup, else the process name. Nothing is copied to user space per event;
+maps are bounded, and an event that finds one full is counted as dropped. Where bcc cannot trace, the figures come from
+`/proc` and the profile says in `degraded` what they lack. The profile's schema is `profile.schema.json`
+(`schedctl observe schema`); what each probe counts is in `bpf/probes/sched.c`.
+
+## The fingerprint
+
+{_quoted(fingerprint.__doc__)}
+
+## Classification
+
+{_quoted(classify.__doc__)}
+"""
+
+
+def _quoted(text: str | None) -> str:
+    return f"```text\n{(text or '').strip()}\n```"
+
+
+def document(results: Path) -> str:
+    """The whole page. InputError for a results file that is broken or has another form than its bench writes."""
+    found = {name: read_document(results / f"{name}.json") for name in COMMANDS}
+    try:
+        return f"{from_code()}\n{MEASURED}\n\n" + "\n".join(_measured(found))
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+        raise InputError(
+            f"a file of {results} has another form than its bench writes: {type(error).__name__}: {error}",
+            remedy="measure it again, or delete it",
+        ) from error
+
+
+def _measured(found: dict[str, dict[str, Any]]) -> Iterable[str]:
+    parts = (
+        ("Accuracy against known loads and raw events", "accuracy", _accuracy),
+        ("What observing costs", "observe-overhead", _overhead),
+        ("Twins: how near a replay comes to its original", "twin", _twin),
+        ("Classification of real programs", "classify", _classification),
+        ("Churn", "churn", _churn),
+    )
+    for title, name, section in parts:
+        yield f"## {title}\n"
+        if found[name]:
+            kernel, when = found[name].get("kernel", "?"), str(found[name].get("measured", ""))[:10]
+            yield f"`{COMMANDS[name]}`, kernel {kernel}{', ' + when if when else ''}.\n"
+            yield from section(found[name])
+        else:
+            yield f"{NOT_MEASURED}: `{COMMANDS[name]}` measures it."
+        yield ""
+
+
+def _held(met: bool) -> str:
+    return "yes" if met else "**no**"
+
+
+def _accuracy(result: dict[str, Any]) -> Iterable[str]:
+    checks = [(load["load"], check) for load in result["loads"] for check in load["checks"]]
+    met = sum(check["met"] for _, check in checks)
+    yield (
+        f"Bars: medians of bursts and periods within 5 %, counts within 1 %, percentiles within one bucket of those of "
+        f"the raw events of the same window. {met} of {len(checks)} comparisons hold; {result['dropped']} events "
+        "dropped. *off* is a part of what was wanted, for percentiles a number of buckets.\n"
+    )
+    rows = [[name, c["what"], f"{c['got']:.0f}", f"{c['wanted']:.0f}", f"{c['off']:.3f}", _held(c["met"])]
+            for name, c in checks]  # fmt: skip
+    yield table(["load", "what", "observed", "wanted", "off", "held"], rows)
+
+
+def _ratio(interval: Sequence[float]) -> str:
+    low, middle, high = interval
+    return f"{middle:.3f} ({low:.3f} to {high:.3f})"
+
+
+def _overhead(result: dict[str, Any]) -> Iterable[str]:
+    yield (
+        "CPU time of the load, ratio of medians with its 95 % interval, ABBA, A/A beside it. Bars: 1.05 while a window "
+        "is open on hackbench or `perf bench sched pipe`, 1.02 in continuous mode.\n"
+    )
+    rows = []
+    for name in _BUSY_LOADS:
+        each = result.get(name)
+        if each:
+            extra, held = each["extra_ns_per_switch"][1], _held(each["open_over_shut"][1] <= 1.05)
+            ratios = _ratio(each["open_over_shut"]), _ratio(each["shut_over_shut"])
+            rows.append([_LOAD_NAMES[name], "a window open", *ratios, f"{extra:.0f}", held])
+    duty = result.get("continuous")
+    if duty:
+        what = f"continuous: {duty['window_s']:g} s in {duty['period_s']:g} s"
+        rows.append(["hackbench", what, _ratio(duty["on_over_off"]), "–", "–", _held(duty["on_over_off"][1] <= 1.02)])
+    yield table(["load", "observed by", "ratio", "A/A", "ns more a switch", "held"], rows)
+    sizes = [[size["tasks"], _ratio(size["open_over_shut"]), size["tasks_seen"], size["dropped"],
+              f"{size['beside_the_window_s']:.2f}"] for size in result.get("sizes", ())]  # fmt: skip
+    if sizes:
+        yield "\nBeside threads that wake now and then:\n"
+        yield table(["threads", "ratio", "tasks seen", "dropped", "s beside the window"], sizes)
+    bars = {"bcc": 180, "procfs": 60}
+    memory = [[observer, f"{mb:.0f}", bars[observer], _held(mb <= bars[observer])]
+              for observer, mb in result.get("rss_mb", {}).items()]  # fmt: skip
+    if memory:
+        yield "\nResident memory of an agent and of the process that holds bcc, after three windows:\n"
+        yield table(["observer", "MB", "bar", "held"], memory)
+
+
+def _twin(result: dict[str, Any]) -> Iterable[str]:
+    yield (
+        f"A replay is near at half the smallest distance between two different loads, here {result['limit']:.3f}. "
+        "*again* is the distance of two profiles of the same load: what chance does.\n"
+    )
+    rows = []
+    for name, load in result["loads"].items():
+        worst = sorted(load["differences"].items(), key=lambda item: -item[1])[:2]
+        told = ", ".join(f"{feature} {value:.2f}" for feature, value in worst)
+        rows.append([name, f"{load['replay']:.3f}", f"{load['same_load_again']:.3f}", told, _held(load["near_enough"])])
+    yield table(["load", "replay to original", "again", "most different", "held"], rows)
+
+
+def _classification(result: dict[str, Any]) -> Iterable[str]:
+    kinds = typing.get_args(WorkloadClass)
+    yield (
+        f"{result['agreed']} of {result['of']} as an expert, whose class was written down before the program was run"
+        + (f"; not installed: {', '.join(result['not_installed'])}" if result["not_installed"] else "")
+        + ". Rows: the expert's class; columns: what schedctl said.\n"
+    )
+    confusion = result["confusion"]
+    yield table(["expert", *kinds], [[kind, *(confusion[kind][other] for other in kinds)] for kind in kinds])
+    wrong = [[row["name"], row["expected"], row["kind"], f"{row['confidence']:.2f}", "; ".join(row["because"][:4])]
+             for row in result["programs"] if row["kind"] != row["expected"]]  # fmt: skip
+    if wrong:
+        yield "\n" + table(["program", "expert", "said", "confidence", "because"], wrong)
+    yield "\nPrograms: " + ", ".join(row["name"] for row in result["programs"]) + "."
+
+
+def _churn(result: dict[str, Any]) -> Iterable[str]:
+    made, counted = result["forks_made_in_windows"], result["forks_counted"]
+    rows = [
+        ["minutes", f"{result['minutes']:g}", ""],
+        ["forks a second", f"{result['forks_per_s']:.0f}", "≥ 200"],
+        ["forks counted of those made", f"{counted} of {made}", "within 2 %"],
+        ["resident MB, first and last part", f"{result['rss_mb_first']:.0f}, {result['rss_mb_last']:.0f}", "flat"],
+        ["windows that lost a workload", f"{result['windows_that_lost_a_workload']} of {result['windows']}", "0"],
+        ["windows that fell back to /proc", result["windows_not_by_bcc"], "0"],
+        ["probes left after `kill -9`", len(result["left_after_kill"]), "0"],
+        ["events dropped", result["dropped"], ""],
+    ]
+    yield table(["what", "measured", "bar"], rows)
+    yield f"\nAll bars held: {_held(result['met'])}."
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the page, or check it; 0 done or current, 1 not."""
+    parser = argparse.ArgumentParser(description="Write docs/observation.md from the code and bench/results.")
+    parser.add_argument("--check", action="store_true", help="write nothing; say whether the definitions are current")
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="default: bench/results")
+    parser.add_argument("--output", type=Path, default=DOC, metavar="FILE", help="default: docs/observation.md")
+    arguments = parser.parse_args(argv)
+    try:
+        if arguments.check:
+            there = arguments.output.read_text(encoding="utf-8").partition(MEASURED)[0]
+            if there.strip() != from_code().strip():
+                name = arguments.output.name
+                print(f"error: {name} is not what the code says (run: make observation-doc)", file=sys.stderr)
+                return 1
+            return 0
+        text = document(arguments.results)
+        write(arguments.output, text)
+    except (SchedctlError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    missing = text.count(NOT_MEASURED)
+    print(f"wrote {arguments.output.name}" + (f"; {missing} sections were not measured" * bool(missing)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
