@@ -13,7 +13,8 @@ a new scheduler alone does not look like a new load (wakeup latency, migrations 
     6  turn       log2 of the CPU time in nanoseconds from one voluntary sleep to the next, on the average; at most 27
                   (134 ms): no slice is that long, so what sleeps still less often is alike
     7  voluntary  part of the switches off a CPU that were sleeps and no preemptions, 0 to 1
-    8  sleep50    log2 of the median sleep in nanoseconds
+    8  sleep      log2 of the usual sleep in nanoseconds: the mean of the logarithms between the quartiles (sleeps often
+                  have two peaks, for the next item and for none, and a median in between jumps from one to the other)
     9  chained    part of its wakeups that tasks made and not interrupts (timers, devices), 0 to 1
     10 fan_in     log2 of how many wakers it has: 2^entropy of its wakeups by waker, interrupts being one of them
 
@@ -34,18 +35,19 @@ from controller.api.base import ApiModel
 from controller.api.profile import Histogram, WakeEdge, WorkloadProfile, WorkloadStats
 
 FEATURES = (
-    "cpu", "tasks", "wakeups", "burst50", "burst99", "forks", "turn", "voluntary", "sleep50", "chained", "fan_in",
+    "cpu", "tasks", "wakeups", "burst50", "burst99", "forks", "turn", "voluntary", "sleep", "chained", "fan_in",
 )  # fmt: skip
 FIRST = 6
 """The least that a vector has: what fingerprints had before the others were measured."""
 
 OTHERS = "others"
 
-FULL = (0.5, 4.0, 4.0, 4.0, 4.0, 4.0, 4.0, 1.0, 4.0, 2.0, 4.0)
+FULL = (0.5, 4.0, 4.0, 4.0, 4.0, 4.0, 4.0, 1.0, 4.0, 2.0, 8.0)
 """The difference in each feature that counts as entirely different: half the machine, a factor of 16, all or nothing.
 
 How often tasks are preempted is the scheduler's choice in part, so `voluntary` reaches 1 only between the extremes; a
-timer that breaks into a task is counted as that task's wakeup, so `chained` depends on the neighbours and reaches ½.
+timer that breaks into a task is counted as that task's wakeup, so `chained` and `fan_in` depend on the neighbours and
+count half.
 """
 
 _LONGEST_TURN_NS = float(1 << 27)
@@ -66,7 +68,7 @@ class WorkloadVector(ApiModel):
     name: Annotated[str, Field(max_length=1024)] = Field(description="NAMESPACE/NAME of an intent, or others.")
     features: Vector = Field(
         description="cpu, log2 of tasks, wakeups/s, burst p50 and p99 (ns), forks/s, turn (ns); voluntary part; log2 "
-        "of median sleep (ns); part of wakeups by tasks; log2 of wakers."
+        "of usual sleep (ns); part of wakeups by tasks; log2 of wakers."
     )
 
 
@@ -139,7 +141,7 @@ def vector_of(name: str, parts: Sequence[WorkloadStats], profile: WorkloadProfil
             # What never slept in the window had a turn of at least all its CPU time.
             _log(min(cpu_ns / max(voluntary, 1), _LONGEST_TURN_NS)) if voluntary is not None and cpu_ns else None,
             _part(voluntary, preempted),
-            _log(sleep.percentile(50)) if sleep is not None and sleep.count >= FEW else None,
+            _usual(sleep) if sleep is not None and sleep.count >= FEW else None,
             _part(wakers.total() - wakers[""], wakers[""]) if wakers else None,
             _entropy(wakers) if wakers.total() >= FEW else None,
         ),
@@ -184,6 +186,11 @@ def _entropy(wakers: Counter[str]) -> float:
     """log2 of the effective number: 0 for one waker, 3 for eight that wake equally often."""
     everything = wakers.total()
     return max(-sum(n / everything * math.log2(n / everything) for n in wakers.values() if n), 0.0)
+
+
+def _usual(histogram: Histogram) -> float:
+    """Mean log2 of the middle half, at 24 equal steps."""
+    return math.fsum(_log(histogram.percentile(25 + 2 * step)) for step in range(1, 25)) / 24
 
 
 def _part(yes: int | None, no: int | None) -> float | None:

@@ -130,7 +130,7 @@ def test_preemption_cuts_bursts_but_not_turns():
 
 def test_few_events_make_no_percentile_and_no_part():
     few = vector(*edges(web=5), sleep=burst(10**6, 5), voluntary_switches=3, involuntary_switches=2)
-    assert (few["sleep50"], few["voluntary"], few["fan_in"], few["chained"]) == (None, None, None, None)
+    assert (few["sleep"], few["voluntary"], few["fan_in"], few["chained"]) == (None, None, None, None)
 
 
 def test_histograms_of_several_workloads_add_up():
@@ -150,3 +150,13 @@ def test_a_difference_is_told_by_feature():
 def test_what_hardly_ever_sleeps_is_alike():
     never, twice = (vector(voluntary_switches=n, involuntary_switches=900, cpu_ns=9 * 10**9) for n in (0, 2))
     assert never["turn"] == twice["turn"] == 27
+
+
+def test_the_usual_sleep_moves_little_when_few_sleeps_pass_the_middle():
+    """Half of the sleeps are 20 µs, half 5 ms: the median is either; what is usual hardly moves."""
+    found = []
+    for short in (490, 510):
+        two = Histogram(edges=(20_000, 5_000_000), widths=(1000, 100_000), counts=(short, 1000 - short), total_ns=1)
+        found.append(vector(sleep=two)["sleep"])
+    assert found[0] - found[1] < 0.5
+    assert vector(sleep=burst(1 << 20))["sleep"] == pytest.approx(20, abs=0.1)

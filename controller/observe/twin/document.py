@@ -153,19 +153,21 @@ class _Writer:
         part = min(max(math.sqrt(load.crowd_wakes / (_BEGINNING + _LEAST)), 0.5), 1.0)
         threads = self._count(wanted * part)
         sleeps = max(round(load.crowd_wakes * wanted / threads) - _BEGINNING, _LEAST)
-        turns = sleeps + 1
+        turns = min(sleeps + 1, _VALUES)
+        loop = max(round((sleeps + 1) / turns), 1)
         drawn = load.turns(threads * turns, self._chance, skip=2 / (2 + turns))
         # All its CPU time is in these turns, whatever number of them there is.
-        factor = load.cpu * self._seconds * 1e9 / sum(drawn) if sum(drawn) else 0.0
+        factor = load.cpu * self._seconds * 1e9 / (loop * sum(drawn)) if sum(drawn) else 0.0
         pauses = load.pauses(threads * turns, self._chance, skip=2 / (2 + sleeps))
         for number in range(threads):
             phases: dict[str, Any] = {}
             for turn in range(turns):
                 at = number * turns + turn
                 phases[f"t{turn}"] = _turn(drawn[at] * factor)
-                if turn < sleeps:
+                if turn < sleeps or loop > 1:
                     phases[f"t{turn}"]["sleep"] = _us(pauses[at] - _SLACK_NS)
-            self._add(load, {"delay": _us(number / threads * self._seconds * 1e9), "phases": phases})
+            delay = _us(number / threads * self._seconds * 1e9)
+            self._add(load, {"loop": loop, "delay": delay, "phases": phases})
 
     def _clocked(self, load: Load, threads: int, wakes: float) -> None:
         threads = self._count(threads)

@@ -35,7 +35,8 @@ _KERNEL = re.compile(
 _SHORT_SLEEP_NS = 100_000
 """A sleep by a timer takes 50 µs longer than asked (the slack of ordinary tasks): shorter ones end by a wakeup."""
 
-_PREEMPTED = 0.05
+_PREEMPTED, _MANY = 0.05, 20
+"""From how many preemptions a turn on it counts as cut, and of how many pieces on only their number matters."""
 
 
 @dataclass(frozen=True)
@@ -88,11 +89,13 @@ class Load:
     def _drawn(self, count: int, chance: random.Random) -> list[float]:
         if self.pieces <= 1 + _PREEMPTED:
             return draws(self.burst, count, chance)
+        if self.pieces > _MANY:  # a geometric number of pieces, each small beside the sum: exponential
+            return [chance.expovariate(1 / max(self.turn_ns, 1)) for _ in range(count)]
         return [self._sum(chance) for _ in range(count)]
 
     def _sum(self, chance: random.Random) -> float:
         pieces = 1
-        while chance.random() > 1 / self.pieces and pieces < 1000:
+        while chance.random() > 1 / self.pieces:
             pieces += 1
         return sum(draws(self.burst, pieces, chance)) or self.turn_ns
 
