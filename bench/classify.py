@@ -103,7 +103,7 @@ PROGRAMS: tuple[tuple[Program, str, str], ...] = (
      "latency", "it measures nothing but how late it wakes"),
     (Program("audio", AUDIO, needs=("python3",)), "latency", "a buffer of 10.7 ms that must be filled in time"),
     (Program("cron", CRON, needs=("ls",)), "background", "a small job each second that nobody waits for"),
-    (Program("tail", "touch log; tail -F log", needs=("tail",)), "background", "it looks once a second, at nothing"),
+    (Program("tail", "touch log; tail ---disable-inotify -F log", needs=("tail",)), "background", "it looks once a second, at nothing"),
     (Program("dd-sync", "while :; do dd if=/dev/zero of=out bs=64k count=2000 oflag=dsync; done", needs=("dd",)),
      "throughput", "bytes a second to a disk, waiting for it at each block"),
     (Program("tar", "while :; do tar cf - /usr/share/doc | cat > /dev/null; done", needs=("tar",)),
