@@ -184,23 +184,22 @@ class Continuous:
             self.steadiness = Steadiness(watch.changed, "LoadChanged" if watch.changed else "Steady")
 
     def _told(self, shift: shifts.Shift, profile: WorkloadProfile) -> News:
-        name, most = shift.most
-        apart = f"{shift.distance:.2f} away from what it was, most of all {name} ({most:.2f})"
+        apart = f"{shift.distance:.2f} away from what it was, most of all {shift.name} ({shift.apart:.2f})"
         match shift.kind:
             case "changed":
-                words = "".join(f"; {text}" for text in self._words(profile))
+                words = "".join(f"; {text}" for text in self._words(profile, shift.name))
                 return News("Normal", "LoadChanged", f"the load is {apart}{words}")
             case "settled":
                 return News("Normal", "LoadSettled", f"the load is steady again, {apart}")
             case "returned":
                 return News("Normal", "LoadReturned", "the load is what it was before again")
 
-    def _words(self, profile: WorkloadProfile) -> list[str]:
-        """What changed most since the window before those that told of it."""
+    def _words(self, profile: WorkloadProfile, name: str) -> list[str]:
+        """What changed most, with `name` if it is there, since the window before those that told of it."""
         kept = [each for each in self._ring.profiles(newest=shifts.NEWEST + 1) if each.observer == profile.observer]
-        before = next(iter(kept), profile)
-        found = [change for change in compare.changes(before, profile) if change.what != "distance"]
-        return compare.words(found[:_TOLD])[:_TOLD_LENGTH].splitlines() if found else []
+        found = [change for change in compare.changes(next(iter(kept), profile), profile) if change.what != "distance"]
+        chosen = ([change for change in found if change.workload == name] or found)[:_TOLD]
+        return compare.words(chosen)[:_TOLD_LENGTH].splitlines() if chosen else []
 
     def _step(self, profile: WorkloadProfile) -> shifts.Shift | None:
         before = self._watches.get(profile.observer, shifts.Watch())

@@ -4,11 +4,12 @@
 A pure fold, so that a restarted agent comes to the same state from the profiles it kept. The *baseline* is the last
 calm windows, its *centre* their median, feature by feature. What is compared with the centre is the median of the
 newest three windows, so that one odd window is nothing; what such medians of the baseline's own windows differ from the
-centre is its noise:
+centre is its noise. All that is done workload by workload, for what nobody asked about (`others`) may be as restless as
+it likes without hiding what happens to a workload that an intent names:
 
-    further away than `enter` (1.6 times the most that noise came to, at least 0.10)   the load has changed
-    back to 0.7 of that or less                                                        it is again what it was before
-    else, when eight windows are as calm among themselves, or after 20 of them         this is the new baseline
+    one is further away than twice the most its noise came to, and than 0.10 (others: 0.20)   the load has changed
+    all are back to 0.7 of that or less                                                      it is as before again
+    else, when eight windows are as calm among themselves, or after 20                       a new baseline
 
 Between the two limits nothing is said in either direction. The first eight windows only teach. A fingerprint of other
 workloads than the baseline's (an intent came or went) begins anew. This compares with what ran here a short while ago;
@@ -17,49 +18,60 @@ whether it is still what a scheduler was planned for is another question (contro
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Literal
 
-from controller.api.fingerprint import Fingerprint, WorkloadVector, distance
+from controller.api.fingerprint import OTHERS, Fingerprint, WorkloadVector, apart, distance
 
 NEWEST = 3
 LEARNT = 8
 BASELINE = 20
-FLOOR = 0.10
+FLOOR, FLOOR_OTHERS = 0.10, 0.20
 """A distance that is no change on the calmest node: a tenth of `entirely different`."""
 
-_NOISES = 1.6
+_NOISES = 2.0
 _BACK = 0.7
 _MOST = 0.9
 
 Kind = Literal["changed", "returned", "settled"]
+Limits = Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class Shift:
-    """The load changed, returned to what it was, or settled as another one; `distance` is from `before` to `after`."""
+    """The load changed, returned to what it was, or settled as another one.
+
+    `distance` is that of `after` from `before`; `name` the workload that is furthest beyond its limit, `apart` its own.
+    """
 
     kind: Kind
-    distance: float
     before: Fingerprint
     after: Fingerprint
+    name: str
 
     @property
-    def most(self) -> tuple[str, float]:
-        """The workload that changed most, and its own distance."""
-        names = {w.name for w in (*self.before.workloads, *self.after.workloads)}
-        return max(((name, _apart(name, self.before, self.after)) for name in sorted(names)), key=lambda pair: pair[1])
+    def distance(self) -> float:
+        """Of the two fingerprints, 0 to 1."""
+        return distance(self.before, self.after)
+
+    @property
+    def apart(self) -> float:
+        """Of the workload `name` alone, 0 to 1."""
+        return apart(self.before.of(self.name), self.after.of(self.name))
 
 
 @dataclass(frozen=True)
 class Watch:
-    """What the fold knows: `since` holds the windows since a change, and is empty while the load is steady."""
+    """What the fold knows: `since` holds the windows since a change, and is empty while the load is steady.
+
+    `limits` are the distances, by workload, that count as a change.
+    """
 
     baseline: tuple[Fingerprint, ...] = ()
     centre: Fingerprint | None = None
-    enter: float = FLOOR
+    limits: Limits = field(default_factory=dict)
     newest: tuple[Fingerprint, ...] = ()
     since: tuple[Fingerprint, ...] = ()
 
@@ -83,12 +95,12 @@ def step(watch: Watch, seen: Fingerprint) -> tuple[Watch, Shift | None]:
     if watch.learning or watch.centre is None:
         return _with_baseline(watch, (*watch.baseline, seen)), None
     now = _median(newest)
-    apart = distance(now, watch.centre)
+    far, name = _beyond(watch, now)
     if watch.changed:
-        return _while_changed(watch, seen, now, apart)
-    if apart > watch.enter:
-        since = tuple(each for each in newest if distance(each, watch.centre) > watch.enter)
-        return replace(watch, since=since or (seen,)), Shift("changed", apart, watch.centre, now)
+        return _while_changed(watch, seen, now, far, name)
+    if far > 1:
+        since = tuple(each for each in newest if _beyond(watch, each)[0] > 1)
+        return replace(watch, since=since or (seen,)), Shift("changed", watch.centre, now, name)
     return _with_baseline(watch, (*watch.baseline, seen)[-BASELINE:]), None
 
 
@@ -102,31 +114,45 @@ def follow(series: Iterable[Fingerprint]) -> tuple[Watch, tuple[tuple[int, Shift
     return watch, tuple(shifts)
 
 
-def _while_changed(watch: Watch, seen: Fingerprint, now: Fingerprint, apart: float) -> tuple[Watch, Shift | None]:
+def _while_changed(
+    watch: Watch, seen: Fingerprint, now: Fingerprint, far: float, name: str
+) -> tuple[Watch, Shift | None]:
     assert watch.centre is not None
-    if apart <= _BACK * watch.enter:
-        return replace(watch, since=()), Shift("returned", apart, watch.centre, now)
+    if far <= _BACK:
+        return replace(watch, since=()), Shift("returned", watch.centre, now, name)
     since = (*watch.since, seen)
     late = since[-LEARNT:]
-    calm = len(since) >= LEARNT and _noise(late, _median(late)) <= watch.enter / _NOISES
+    after = _median(late)
+    noise = _noise(late, after)
+    calm = len(since) >= LEARNT and all(_NOISES * noise[each] <= limit for each, limit in watch.limits.items())
     if calm or len(since) >= BASELINE:
-        settled = _with_baseline(replace(watch, since=()), late)
-        after = _median(late)
-        return settled, Shift("settled", distance(watch.centre, after), watch.centre, after)
+        _, name = _beyond(watch, after)
+        return _with_baseline(replace(watch, since=()), late), Shift("settled", watch.centre, after, name)
     return replace(watch, since=since), None
+
+
+def _beyond(watch: Watch, seen: Fingerprint) -> tuple[float, str]:
+    """How far the workload that is furthest away is, in its own limits, and its name."""
+    assert watch.centre is not None
+    return max((apart(watch.centre.of(name), seen.of(name)) / limit, name) for name, limit in watch.limits.items())
 
 
 def _with_baseline(watch: Watch, baseline: tuple[Fingerprint, ...]) -> Watch:
     centre = _median(baseline)
-    enter = min(max(FLOOR, _NOISES * _noise(baseline, centre)), _MOST)
-    return replace(watch, baseline=baseline, centre=centre, enter=enter)
+    limits = {
+        name: min(max(FLOOR_OTHERS if name == OTHERS else FLOOR, _NOISES * noise), _MOST)
+        for name, noise in _noise(baseline, centre).items()
+    }
+    return replace(watch, baseline=baseline, centre=centre, limits=limits)
 
 
-def _noise(windows: Sequence[Fingerprint], centre: Fingerprint) -> float:
-    """The most that medians of three windows in a row are away from the centre."""
-    return max(
-        (distance(_median(windows[at : at + NEWEST]), centre) for at in range(len(windows) - NEWEST + 1)), default=0.0
-    )
+def _noise(windows: Sequence[Fingerprint], centre: Fingerprint) -> dict[str, float]:
+    """The most that medians of three windows in a row are away from the centre, by workload."""
+    middles = [_median(windows[at : at + NEWEST]) for at in range(len(windows) - NEWEST + 1)]
+    return {
+        vector.name: max((apart(vector, middle.of(vector.name)) for middle in middles), default=0.0)
+        for vector in centre.workloads
+    }
 
 
 def _median(windows: Sequence[Fingerprint]) -> Fingerprint:
@@ -146,11 +172,3 @@ def _middle(values: Sequence[float | None]) -> float | None:
 
 def _names(seen: Fingerprint) -> frozenset[str]:
     return frozenset(w.name for w in seen.workloads)
-
-
-def _apart(name: str, one: Fingerprint, other: Fingerprint) -> float:
-    def alone(seen: Fingerprint) -> Fingerprint:
-        found = seen.of(name)
-        return Fingerprint(workloads=(found,) if found is not None else ())
-
-    return distance(alone(one), alone(other))
