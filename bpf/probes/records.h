@@ -50,22 +50,24 @@ struct who {
 	u32 pad;
 };
 
+/* What each ordinary switch adds to comes first, within a cache line. */
 struct group {
 	u64 cpu_ns;
-	u64 wait_ns;
 	u64 latency_ns;
-	u64 burst_ns;
 	u64 sleep_ns;
-	u32 tasks;
-	u32 wakeups;
 	u32 voluntary;
+	u32 wakeups;
+	u64 first_ns;                     /* of the CPU time: in stays that began before the window, no bursts */
+	u64 preempted_ns;                 /* waits that are no latency */
 	u32 involuntary;
+	u32 tasks;
 	u32 migrations;
 	u32 llc_migrations;
 	u32 numa_migrations;
 	u32 forks;
 	u32 execs;
 	u32 exits;
+	u64 pad[2];
 };
 
 /* One cache line. */
@@ -255,7 +257,7 @@ static __always_inline u32 number_at(u64 self, u32 offset)
 static __always_inline struct task *find_or_make(struct stay *stay, u64 self)
 {
 	u32 slot = slot_of(self), pid;
-	struct task *task = find(self), fresh = {};
+	struct task *task = find(self);
 	u64 was = 0;
 
 	if (!RARELY(!task))
@@ -267,7 +269,8 @@ static __always_inline struct task *find_or_make(struct stay *stay, u64 self)
 	if (task)
 		was = __sync_val_compare_and_swap(&task->self, 0, self);
 	if (!task || (was && was != self)) {      /* another CPU may just have made it */
-		fresh.self = self;
+		struct task fresh = { .self = self };
+
 		spilled.insert(&self, &fresh);
 		task = spilled.lookup(&self);
 	}

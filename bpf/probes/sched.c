@@ -68,21 +68,23 @@ static __always_inline void attribute(struct stay *stay, u32 cpu, struct task *t
 		stay->dropped += 1;
 		return;
 	}
-	group->tasks += first;
 	group->cpu_ns += ran;
-	group->wait_ns += task->waited;
+	if (RARELY(first))
+		group->tasks += 1;
 	if (sleeps)
 		group->voluntary += 1;
 	else
 		group->involuntary += 1;
-	if (stay->since) {
-		group->burst_ns += ran;
+	if (stay->since)
 		wanted |= 1 << KIND_BURST;
-	}
+	else
+		group->first_ns += ran;
 	if (task->woke) {
 		group->wakeups += 1;
 		group->latency_ns += task->waited;
 		wanted |= 1 << KIND_LATENCY | 1 << KIND_EDGE;
+	} else {
+		group->preempted_ns += task->waited;
 	}
 	if (task->rested) {
 		group->sleep_ns += task->slept;

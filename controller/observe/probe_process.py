@@ -29,6 +29,8 @@ _FIRST_GROUP = 2
 _MAPPED = ("window", "tasks", "names", "counters", "cells", "stays", "places", "queues")
 _CLEARED = ("tasks", "names", "counters", "cells", "stays", "queues")
 _TASK = ("self", "pid", "group", "seen", "ready", "waker", "woke", "waited", "rested", "slept", "moved")
+_GROUP = ("cpu_ns", "latency_ns", "sleep_ns", "voluntary", "wakeups", "first_ns", "preempted_ns", "involuntary")
+_GROUP += ("tasks", "migrations", "llc_migrations", "numa_migrations", "forks", "execs", "exits")
 _CHUNK = 4096
 
 
@@ -141,7 +143,9 @@ class Maps:
     def _group(self, number: int) -> list[Any]:
         who, counters = self._leaves["names"][number], self._leaves["counters"]
         cpus = [counters[cpu * self._sizes["groups"] + number] for cpu in range(self._sizes["cpus"])]
-        counts = {name: sum(getattr(each, name) for each in cpus) for name, _type in cpus[0]._fields_}
+        counts = {name: sum(getattr(each, name) for each in cpus) for name in _GROUP}
+        counts["burst_ns"] = counts["cpu_ns"] - counts.pop("first_ns")
+        counts["wait_ns"] = counts["latency_ns"] + counts.pop("preempted_ns")
         return [number, who.comm.decode("latin-1"), who.cgroup, who.uid, counts]
 
     def _cells(self) -> list[list[int]]:

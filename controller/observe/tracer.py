@@ -30,7 +30,7 @@ PARTS = ("records.h", "queue.h", "sched.c")
 """The probes' text: bcc rewrites one text and no header, so these are put together in this order."""
 
 _MOST_BYTES = 32 << 20
-_CELL_BYTES, _GROUP_BYTES = 8, 80
+_CELL_BYTES, _GROUP_BYTES = 8, 96
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Capacity:
     """Entries the kernel's maps hold. The memory is all taken while the probes are loaded.
 
     32768 threads in slots of 64 bytes (a power of two; as many as a quarter of them more spill into a hash map), 4096
-    (name, cgroup, user) groups of 80 bytes and 65536 histogram cells of 8 bytes (a power of two) for each CPU: 3.4 MB
-    and 0.85 MB for each CPU. From 64 CPUs on there are fewer cells, from 100 on fewer groups, so that each of the two
+    (name, cgroup, user) groups of 96 bytes and 65536 histogram cells of 8 bytes (a power of two) for each CPU: 3.4 MB
+    and 0.9 MB for each CPU. From 64 CPUs on there are fewer cells, from 86 on fewer groups, so that each of the two
     stays within 32 MB.
     """
 
