@@ -29,8 +29,8 @@ _FIRST_GROUP = 2
 _MAPPED = ("window", "tasks", "names", "counters", "cells", "stays", "places", "queues")
 _CLEARED = ("tasks", "names", "counters", "cells", "stays", "queues")
 _TASK = ("self", "pid", "group", "seen", "ready", "waker", "woke", "waited", "rested", "slept", "moved")
-_GROUP = ("cpu_ns", "latency_ns", "sleep_ns", "voluntary", "wakeups", "first_ns", "preempted_ns", "involuntary")
-_GROUP += ("tasks", "migrations", "llc_migrations", "numa_migrations", "forks", "execs", "exits")
+_SWITCH = ("cpu_ns", "latency_ns", "sleep_ns", "voluntary", "wakeups", "first_ns", "preempted_ns", "involuntary")
+_GROUP = (*_SWITCH, "tasks", "migrations", "llc_migrations", "numa_migrations", "forks", "execs", "exits")
 _CHUNK = 4096
 
 
