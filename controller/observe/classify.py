@@ -18,8 +18,9 @@ Five figures tell them apart, all of them more of the load than of the scheduler
            meets its neighbours' slices whatever its owner hopes for.
     full   the part of the CPUs it could use, at most one a task, that it did use. Half way at 45 %: what answers
            somebody must find a free CPU, so it is run at low occupancy; what always has a next item is not.
-    gap    time from one wakeup to the next on each of those CPUs. Half way at 200 µs, a round trip in a data centre:
-           what wakes sooner again had its next item waiting, though a disk or a peer may leave its CPU half idle.
+    gap    how long it sleeps, on the average; where sleeps were not measured, the time from one wakeup to the next on
+           each of those CPUs. Half way at 200 µs, a round trip in a data centre: what sleeps less had its next item
+           waiting, though a disk, a peer or other load may leave it little of its CPU.
 
 A figure's membership is a logistic curve on a log scale, ½ at the middle; a kind's score is the product of what it
 asks: background little and seldom; batch much and long; throughput short, often, and full or with hardly a gap; latency
@@ -96,13 +97,19 @@ def features(stats: WorkloadStats, window_ns: int, cpus: int) -> Features:
         used=used,
         full=min(used / at_once, 1.0),
         wakes=None if wakes is None else wakes / seconds,
-        gap_ns=None if wakes is None else at_once * window_ns / max(wakes, 1),
+        gap_ns=_gap(stats, at_once * window_ns, wakes),
         # One that never slept has a turn of at least all it ran.
         turn_ns=None if sleeps is None else stats.cpu_ns / max(sleeps, 1),
         slept=_slept(stats, window_ns),
         voluntary=stats.voluntary_switches / switches if stats.voluntary_switches is not None and switches else None,
         starts=None if starts is None else starts / seconds,
     )
+
+
+def _gap(stats: WorkloadStats, time_ns: int, wakes: int | None) -> float | None:
+    if stats.sleep is not None and stats.sleep.count:
+        return stats.sleep.total_ns / stats.sleep.count
+    return None if wakes is None else time_ns / max(wakes, 1)
 
 
 def _slept(stats: WorkloadStats, window_ns: int) -> float | None:

@@ -66,6 +66,16 @@ def test_preemption_changes_nothing_but_the_words():
     assert (kind(calm).kind, kind(calm).confidence) == (kind(pressed).kind, kind(pressed).confidence)
 
 
+def test_a_load_that_others_keep_from_running_is_known_by_its_sleeps():
+    """Requests wait for a server that hardly gets a CPU: it sleeps 50 µs, then waits long for its turn."""
+
+    def sleeping(ns: int) -> WorkloadStats:
+        return load(0.1, 1000, sleep=Histogram(edges=(ns,), widths=(1000,), counts=(4000,), total_ns=4000 * ns))
+
+    assert kind(sleeping(50_000)).kind == "throughput"
+    assert kind(sleeping(900_000)).kind == "latency"
+
+
 def test_an_owner_who_gave_it_a_small_weight_called_it_background():
     busy = load(1.0, 0, cgroup=CgroupCpu(path="/x", weight=1))
     assert kind(busy).because[0] == "has a cpu.weight of 1"
