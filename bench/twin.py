@@ -4,7 +4,8 @@
 Each load is profiled twice on this host (bcc, a cgroup of its own), twinned from the first profile, and its twin run by
 rt-app from the moment a third window opens. A replay is near enough when its distance from the original is at most half
 the smallest distance between any two different loads; the distance of the two profiles of the same load shows what
-chance alone does. Needs root, bcc, rt-app and the loads' programs; the tables go to stderr, JSON to stdout and to
+chance alone does; with --scheduling a further profile, of the load as SCHED_BATCH (which preempts nobody when it wakes),
+shows what another way of scheduling the same load does. Needs root, bcc, rt-app and the loads' programs; the tables go to stderr, JSON to stdout and to
 bench/results/.
 
     python bench/twin.py --seconds 5
@@ -17,8 +18,10 @@ import argparse
 import itertools
 import json
 import os
+import shlex
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +68,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5, help="length of a window")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="this load alone; no results kept")
+    parser.add_argument("--scheduling", action="store_true", help="profile each load as SCHED_BATCH as well")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="where to write profiles and documents")
     arguments = parser.parse_args()
     chosen = [load for load in LOADS if not arguments.only or load.name in arguments.only]
@@ -72,7 +76,7 @@ def main() -> None:
     if lacking:
         raise SystemExit(f"programs are missing: {lacking}; install them and run again")
     probes = Probes()
-    first, again, replayed, loop_ns = {}, {}, {}, {}
+    first, again, replayed, loop_ns, otherwise = {}, {}, {}, {}, {}
     try:
         for load in chosen:
             first[load.name], again[load.name], document, seen, vector = measured(
@@ -82,12 +86,19 @@ def main() -> None:
             loop_ns[load.name] = document["global"]["calibration"]
             print(f"{load.name}: {apart(first[load.name], vector):.3f}", file=sys.stderr)
             keep(arguments.keep, load.name, document, seen)
+            if arguments.scheduling:
+                otherwise[load.name] = as_batch(load, arguments.seconds, probes)
     finally:
         probes.close()
     result = judged(first, again, replayed) | {
         "benchmark": "twin", "measured": now().isoformat(), "kernel": os.uname().release, "cpus": os.cpu_count(),
         "seconds": arguments.seconds, "features": FEATURES, "loop_ns": loop_ns,
     }  # fmt: skip
+    for name, vector in otherwise.items():
+        result["loads"][name] |= {
+            "as_batch": round(apart(first[name], vector), 4),
+            "differences_as_batch": {k: round(v, 3) for k, v in differences(first[name], vector).items()},
+        }
     show(result)
     if not arguments.only:
         RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
@@ -106,6 +117,13 @@ def measured(
     seen.append(replayed)
     vectors = [whole(load.name, each, at) for each, at in zip(seen, (name, name, where), strict=True)]
     return vectors[0], vectors[1], document, seen, vectors[2]
+
+
+def as_batch(load: Program, seconds: float, probes: Probes) -> WorkloadVector:
+    """The vector of the load when it, and not its peer, is of SCHED_BATCH."""
+    other = replace(load, name=f"{load.name}-batch", command=f"chrt -b 0 sh -c {shlex.quote(load.command)}")
+    with tempfile.TemporaryDirectory(prefix="schedctl-bench-") as folder, running(other, Path(folder)) as name:
+        return whole(load.name, profile(seconds, probes=probes), name)
 
 
 def whole(name: str, seen: WorkloadProfile, workload: str) -> WorkloadVector:
@@ -153,11 +171,12 @@ def judged(
 
 def show(result: dict[str, Any]) -> None:
     """The tables, on stderr."""
-    print(f"{'LOAD':<12}{'REPLAY':>8}{'AGAIN':>8}   MOST DIFFERENT", file=sys.stderr)
+    print(f"{'LOAD':<12}{'REPLAY':>8}{'AGAIN':>8}{'BATCH':>8}   MOST DIFFERENT", file=sys.stderr)
     for name, load in result["loads"].items():
         worst = sorted(load["differences"].items(), key=lambda item: -item[1])[:4]
+        batch = f"{load['as_batch']:.3f}" if "as_batch" in load else "-"
         told = ", ".join(f"{feature} {value:.2f}" for feature, value in worst)
-        print(f"{name:<12}{load['replay']:>8.3f}{load['same_load_again']:>8.3f}   {told}", file=sys.stderr)
+        print(f"{name:<12}{load['replay']:>8.3f}{load['same_load_again']:>8.3f}{batch:>8}   {told}", file=sys.stderr)
     nearest = sorted(result["between"].items(), key=lambda item: item[1])[:4]
     print("nearest loads: " + ", ".join(f"{pair} {value:.3f}" for pair, value in nearest), file=sys.stderr)
     print(
