@@ -4,9 +4,9 @@
 Each load is profiled twice on this host (bcc, a cgroup of its own), twinned from the first profile, and its twin run by
 rt-app from the moment a third window opens. A replay is near enough when its distance from the original is at most half
 the smallest distance between any two different loads; the distance of the two profiles of the same load shows what
-chance alone does; with --scheduling a further profile, of the load as SCHED_BATCH (which preempts nobody when it wakes),
-shows what another way of scheduling the same load does. Needs root, bcc, rt-app and the loads' programs; the tables go to stderr, JSON to stdout and to
-bench/results/.
+chance alone does; with --scheduling a further profile, of the load as SCHED_BATCH (whose wakeups preempt nobody), shows
+what another way of scheduling the same load does. Needs root, bcc, rt-app and the loads' programs; the tables go to
+stderr, JSON to stdout and to bench/results/.
 
     python bench/twin.py --seconds 5
     python bench/twin.py --keep DIR        # the profiles and documents as well

@@ -8,7 +8,7 @@ A thread is one of these:
 - paired: a wake chain. Two threads of the workloads that wake one another hand each other the turn: each locks,
   signals, waits and unlocks (rt-app's `sync`). The thread that signals holds the lock until it waits, so no wakeup can
   be lost; with `suspend` and `resume` one that comes before its thread sleeps is, and a chain of them stands still.
-- hog: runs without sleeping.
+- hog: runs without sleeping, for as long as the original ran or waited for a CPU.
 - crowd: one of those that come and go: waits for its moment, takes its turns, ends. rt-app 1.0 cannot fork, so all are
   made at the start: about as many in the window, but not spread over it.
 - idle: takes one turn at some moment.
@@ -30,7 +30,7 @@ from typing import Any
 
 from controller.api.profile import WorkloadProfile
 from controller.errors import InputError
-from controller.observe.twin.load import Load, loads
+from controller.observe.twin.load import SATURATED, Load, loads
 
 SECONDS = 5.0
 MAX_THREADS = 512
@@ -53,7 +53,6 @@ _VALUES = 32
 _BOTH_WAYS = 0.25
 _CHUNK_NS = 10_000_000
 _CLOSING = {"loop": 20, "sleep": 5000}
-_SATURATED = 0.85
 _NAP_NS = 500_000
 """A pair that is to go slower than it can sleeps this long now and then, which is seldom beside its wakeups."""
 
@@ -107,7 +106,7 @@ class _Writer:
         self._loads = chosen
         self._seconds = seconds
         self._chance = chance
-        self._saturated = sum(load.cpu for load in chosen) > _SATURATED * cpus
+        self._saturated = sum(load.cpu for load in chosen) > SATURATED * cpus
         self._tasks: dict[str, Any] = {}
         self._made: dict[str, int] = {}
         # Beyond what rt-app can open, every workload keeps its part of the threads.
@@ -135,9 +134,11 @@ class _Writer:
     # ---- one kind each ----
 
     def _hogs(self, load: Load) -> None:
+        """Work for as long as they wanted a CPU: what they were kept from doing they will do where there is room."""
         threads = self._count(load.steady)
-        chunks = max(round(load.cpu * self._seconds * 1e9 / threads / _CHUNK_NS), 1)
-        each = load.cpu * self._seconds * 1e9 / threads / chunks
+        each_ns = load.demand * self._seconds * 1e9 / threads
+        chunks = max(round(each_ns / _CHUNK_NS), 1)
+        each = each_ns / chunks
         for _ in range(threads):
             self._add(load, {"phases": {"run": {"loop": chunks, "run": _us(each)}}})
 

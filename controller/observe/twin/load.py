@@ -35,6 +35,9 @@ _KERNEL = re.compile(
 _SHORT_SLEEP_NS = 100_000
 """A sleep by a timer takes 50 µs longer than asked (the slack of ordinary tasks): shorter ones end by a wakeup."""
 
+SATURATED = 0.85
+"""The part of all CPUs in use from which on somebody is likely to wait for one."""
+
 _PREEMPTED, _MANY = 0.05, 20
 """From how many preemptions a turn on it counts as cut, and of how many pieces on only their number matters."""
 
@@ -45,7 +48,8 @@ class Load:
 
     `steady` tasks live as long as the replay, `crowd` tasks a second come, wake `crowd_wakes` times each and go.
     `active` of the steady ones take turns all the time. `chained` names who wakes it: workload → wakeups a second,
-    itself among them; the rest of its wakeups come from timers.
+    itself among them; the rest of its wakeups come from timers. `cpu` are the CPUs that it used, `demand` those it would
+    use if nobody held it up: its waits included.
     """
 
     name: str
@@ -56,6 +60,7 @@ class Load:
     crowd_wakes: float
     wakes: float
     cpu: float
+    demand: float
     turn_ns: float
     latency_ns: float
     nice: int = 0
@@ -174,6 +179,7 @@ def _load(stats: WorkloadStats, base: str, profile: WorkloadProfile, twinned: se
         crowd_wakes=wakes * seconds / tasks if come_and_go else 0.0,
         wakes=wakes * factor,
         cpu=stats.cpu_ns / profile.window_ns * factor,
+        demand=_demand(stats, profile) * factor,
         turn_ns=turn,
         latency_ns=latency,
         nice=_nice(stats),
@@ -194,6 +200,13 @@ def _chained(
     # Nobody counted who wakes whom: sleeps that no timer can make were ended by a peer.
     gap = active * 1e9 / wakes - stats.cpu_ns / max(stats.voluntary_switches or 1, 1) if wakes else _SHORT_SLEEP_NS
     return {stats.name: wakes} if gap < _SHORT_SLEEP_NS else {}
+
+
+def _demand(stats: WorkloadStats, profile: WorkloadProfile) -> float:
+    if stats.wait_ns is not None:
+        return (stats.cpu_ns + stats.wait_ns) / profile.window_ns
+    full = sum(w.cpu_share for w in profile.workloads) > SATURATED
+    return max(stats.cpu_ns / profile.window_ns, stats.tasks if full else 0)
 
 
 def _mean(histogram: Histogram | None) -> float | None:
