@@ -99,7 +99,8 @@ def test_idle_tasks_are_told_from_busy_ones_by_the_sleeps():
 
 
 def test_a_hog_runs_and_never_sleeps():
-    hog = stats(tasks=3, cpu_ns=9_900_000_000, wakeups=0, voluntary_switches=0, involuntary_switches=900, sleep=None)
+    hog = stats(tasks=3, cpu_ns=9_900_000_000, cpu_share=0.99, wakeups=0, voluntary_switches=0,
+                involuntary_switches=900, sleep=None)  # fmt: skip
     document = twin.rtapp(seen(hog), seconds=2)
     assert len(document["tasks"]) == 3
     # On two CPUs that are full, three that never sleep would each have run all the time.
@@ -222,7 +223,7 @@ def test_any_profile_gives_a_document_that_rt_app_takes(
                 involuntary_switches=cut, forks=forks, burst=burst, sleep=sleep)  # fmt: skip
     both = tuple(WakeEdge(waker=waker, wakee=wakee, wakeups=n) for waker, n in wakers for wakee in ("a", "b"))
     document = twin.rtapp(seen(one, stats("b", keyed_by="comm"), edges=both), cpus=cpus, seconds=seconds)
-    assert 1 <= len(document["tasks"]) < 1000
+    assert 1 <= len(document["tasks"]) <= 512 + 4  # of each kind at least one
     for name, task in document["tasks"].items():
         assert len(name) <= 15
         for phase in task["phases"].values():

@@ -128,7 +128,7 @@ class _Writer:
             clocked = max(round(load.active * share), 1) if share > 0.02 or not used else 0
             if clocked:
                 self._clocked(load, clocked, load.wakes * max(share, 0.02))
-            self._idle(load, load.steady - clocked - used)
+            self._idle(load, self._count(load.steady) - self._made.get(load.base, 0))
         return self._tasks
 
     # ---- one kind each ----
@@ -186,7 +186,7 @@ class _Writer:
             self._add(load, {"delay": _us(self._chance.random() * min(cycle, self._seconds * 5e8)), **body})
 
     def _idle(self, load: Load, threads: int) -> None:
-        for _ in range(self._count(threads) if threads > 0 else 0):
+        for _ in range(threads):
             delay = _us(self._chance.random() * self._seconds * 1e9)
             self._add(load, {"delay": delay, "phases": {"once": {"loop": 1, **_turn(load.turns(1, self._chance)[0])}}})
 

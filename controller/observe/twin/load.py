@@ -48,8 +48,8 @@ class Load:
 
     `steady` tasks live as long as the replay, `crowd` tasks a second come, wake `crowd_wakes` times each and go.
     `active` of the steady ones take turns all the time. `chained` names who wakes it: workload → wakeups a second,
-    itself among them; the rest of its wakeups come from timers. `cpu` are the CPUs that it used, `demand` those it would
-    use if nobody held it up: its waits included.
+    itself among them; the rest of its wakeups come from timers. `cpu` are the CPUs that it used, `demand` those that it
+    would have used if nobody had held it up: its waits included.
     """
 
     name: str
