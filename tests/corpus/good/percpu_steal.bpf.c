@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * A queue for each CPU; a CPU whose own is empty steals from the others, its neighbour first.
+ * A queue for each CPU; a CPU whose own is empty steals from the others, its neighbour first, and each eighth turn
+ * begins with the neighbour: that one may be held by a real-time task, or gone.
  */
 #include "schedctl_kernel.bpf.h"
 
@@ -12,6 +13,8 @@ u64 exit_kind; /* why it ended; 0 while it runs */
 
 #define CPU_DSQ 0x100
 #define MAX_CPUS 64 /* of more CPUs, several share a queue */
+
+static u64 turns;
 
 s32 BPF_STRUCT_OPS(percpu_steal_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_flags)
 {
@@ -40,11 +43,10 @@ void BPF_STRUCT_OPS(percpu_steal_enqueue, struct task_struct *p, u64 enq_flags)
 void BPF_STRUCT_OPS(percpu_steal_dispatch, s32 cpu, struct task_struct *prev)
 {
 	u32 cpus = scx_bpf_nr_cpu_ids();
+	u32 first = turns++ % 8 == 7;
 
-	if (scx_bpf_dsq_move_to_local(CPU_DSQ + (u32)cpu % MAX_CPUS))
-		return;
-	for (u32 i = 1; i < MAX_CPUS && i < cpus; i++)
-		if (scx_bpf_dsq_move_to_local(CPU_DSQ + ((u32)cpu + i) % min(cpus, MAX_CPUS)))
+	for (u32 i = 0; i < MAX_CPUS && i < cpus; i++)
+		if (scx_bpf_dsq_move_to_local(CPU_DSQ + ((u32)cpu + first + i) % min(cpus, MAX_CPUS)))
 			return;
 }
 
