@@ -68,9 +68,7 @@ static __always_inline u64 queue_dsq(const struct schedctl_task *t)
 /* Tasks that wait in the task's queue. */
 static __always_inline u64 queue_length(const struct schedctl_task *t)
 {
-	s32 length = scx_bpf_dsq_nr_queued(queue_dsq(t));
-
-	return length > 0 ? length : 0;
+	return dsq_length(queue_dsq(t));
 }
 
 /* A task that is new in its queue starts where the queue is. */

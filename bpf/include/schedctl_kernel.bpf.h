@@ -351,6 +351,14 @@ static __always_inline bool is_cpu_kthread(const struct task_struct *p)
 	return (p->flags & PF_KTHREAD) && p->nr_cpus_allowed == 1;
 }
 
+/* Tasks that wait in the DSQ. */
+static __always_inline u64 dsq_length(u64 dsq_id)
+{
+	s32 length = scx_bpf_dsq_nr_queued(dsq_id);
+
+	return length > 0 ? length : 0;
+}
+
 /* Wake an idle CPU that may run `p`, so that it looks at the shared DSQs. True when there was one. */
 static __always_inline bool kick_idle_cpu(struct task_struct *p)
 {

@@ -359,6 +359,12 @@ static __always_inline void account_runnable(struct schedctl_task *t, u64 now)
 	t->runnable_at = now;
 }
 
+/* How long the task has waited since it woke; 0 for one that has not slept since it last ran. */
+static __always_inline u64 task_wait(const struct schedctl_task *t)
+{
+	return t->runnable_at ? minus(bpf_ktime_get_ns(), t->runnable_at) : 0;
+}
+
 /* ops.running: the task has a CPU. */
 static __always_inline void account_running(struct schedctl_task *t, u64 now)
 {

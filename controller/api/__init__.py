@@ -69,15 +69,15 @@ from controller.api.revision import (
     SchedulerRevision,
 )
 from controller.api.store import Desired, RevisionBytes, Signature, SourceState, Store
-from controller.api.template import Hole, Parameter, SchedulerTemplate, TemplateSource, TemplateSpec
+from controller.api.template import Hole, HoleRange, Parameter, SchedulerTemplate, TemplateSource, TemplateSpec
 
 __all__ = [
     "API_VERSION", "GROUP", "STAGES", "ApiModel", "Attachment", "CgroupCpu", "ClassMatch", "Classification",
     "Condition", "ConditionStatus", "CpuStats", "Desired", "Drift", "DsseSignature", "Envelope", "EvidenceFile",
-    "Finding", "Fingerprint", "Guardrail", "Histogram", "Hole", "IntentMatch", "IntentSpec", "IntentStatus",
-    "KernelColumn", "KernelFacts", "Metric", "NodeEvent", "NodeScheduler", "NodeSpec", "NodeStatus", "ObjectMeta",
-    "Objective", "Parameter", "Passport", "PlanOutcome", "PlannerRecord", "PolicySpec", "PolicyStatus", "Pressure",
-    "Proposal", "Quarantined", "RenderedSource", "Reporter", "Resource", "RevisionBytes", "RevisionDigests",
+    "Finding", "Fingerprint", "Guardrail", "Histogram", "Hole", "HoleRange", "IntentMatch", "IntentSpec",
+    "IntentStatus", "KernelColumn", "KernelFacts", "Metric", "NodeEvent", "NodeScheduler", "NodeSpec", "NodeStatus",
+    "ObjectMeta", "Objective", "Parameter", "Passport", "PlanOutcome", "PlannerRecord", "PolicySpec", "PolicyStatus",
+    "Pressure", "Proposal", "Quarantined", "RenderedSource", "Reporter", "Resource", "RevisionBytes", "RevisionDigests",
     "RevisionFiles", "RevisionSpec", "RevisionStatus", "RevisionTarget", "RolloutSpec", "SchedExtAbilities",
     "SchedulerPolicy", "SchedulerRevision", "SchedulerTemplate", "SchedulingIntent", "Signature", "Silent",
     "SourceState", "StageResult", "Status", "Store", "TaskClass", "TemplateSource", "TemplateSpec", "Topology",

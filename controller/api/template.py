@@ -26,6 +26,16 @@ class Parameter(ApiModel):
     description: str = Field(description="What it does, in a sentence.")
 
 
+class HoleRange(ApiModel):
+    """What one name of a hole may be. The generated C clamps the value to it, so that it holds."""
+
+    name: str = Field(description="The name, one of the hole's names.")
+    unit: Annotated[str, Field(max_length=20)] = Field(default="", description="ns, permille, or what is counted.")
+    minimum: ParameterValue = Field(default=0, description="Smallest value: a whole number, or a duration.")
+    maximum: ParameterValue = Field(description="Largest value: a whole number, or a duration.")
+    description: Annotated[str, Field(max_length=400)] = Field(default="", description="What it is, in a sentence.")
+
+
 class Hole(ApiModel):
     """A place for one C expression over documented names."""
 
@@ -33,6 +43,11 @@ class Hole(ApiModel):
     default: Annotated[str, Field(min_length=1, max_length=400)] = Field(description="Used when none is given.")
     names: tuple[str, ...] = Field(description="Identifiers the expression may use.")
     description: str = Field(description="What the expression decides, and its unit.")
+    ranges: tuple[HoleRange, ...] = Field(
+        default=(), max_length=16, description="Ranges of names that are no parameter and not in the shared table."
+    )
+    minimum: ParameterValue | None = Field(default=None, description="Smallest result: smaller ones become it.")
+    maximum: ParameterValue | None = Field(default=None, description="Largest result: larger ones become it.")
 
 
 class TemplateSource(ApiModel):

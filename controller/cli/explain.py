@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`schedctl explain KIND[.path]` and `schedctl explain lint/ID` or `liveness/NAME`."""
+"""`schedctl explain KIND[.path]` and `schedctl explain lint/ID`, `liveness/NAME` or `hole/TEMPLATE.NAME`."""
 
 from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
-from textwrap import indent
+from textwrap import fill, indent
 from typing import TypeVar
 
 from controller.cli.command import Parser, UsageError, Verb
@@ -62,6 +62,38 @@ def _liveness(name: str) -> str:
     return _page(f"SCENARIO:  liveness/{found.name}\n", sections)
 
 
+def _hole(name: str) -> str:
+    from controller.render import builtin_templates, holes
+
+    known = {f"{t.name}.{hole.name}": (t, hole) for t in builtin_templates() for hole in t.spec.holes}
+    if not name:
+        rows = [[f"hole/{each}", hole.default, _sentence(hole.description)] for each, (_, hole) in known.items()]
+        return table(["HOLE", "DEFAULT", "DESCRIPTION"], rows)
+    template, hole = _one_of(known, name, "hole", "hole")
+    allowed = holes.result_range(template, hole)
+    names = [[each.name, each.shown, each.description] for each in holes.hole_names(template, hole)]
+    sections = [
+        ("DESCRIPTION", fill(hole.description, 76)),
+        ("DEFAULT", hole.default),
+        ("RESULT", "as the template bounds it" if allowed is None else f"clamped to {holes.shown(allowed, 'ns')}"),
+        ("NAMES", table(["NAME", "RANGE", "DESCRIPTION"], names)),
+        ("LANGUAGE", _LANGUAGE),
+    ]
+    return _page(f"HOLE:      {name}\nTEMPLATE:  {template.name}\n", sections)
+
+
+_LANGUAGE = """\
+Whole numbers from 0 to 2^63 - 1: decimal literals, the names above, parentheses,
++ - * / % << >>, one comparison (< <= > >= == !=), && || !, c ? a : b, min(a, b),
+max(a, b), clamp(a, low, high). a - b is 0 where b is larger; a / b and a % b take b
+as 1 where it may be 0. Refused is what may exceed 2^63 - 1 over the ranges above:
+divide before you multiply, or bound one side with min(..., NUMBER)."""
+
+
+def _sentence(text: str) -> str:
+    return text.partition(". ")[0].rstrip(".")
+
+
 def _one_of(known: Mapping[str, _Explained], name: str, prefix: str, noun: str) -> _Explained:
     found = known.get(name)
     if found is None:
@@ -75,11 +107,12 @@ def _page(head: str, sections: Sequence[tuple[str, str]]) -> str:
     return head + "".join(f"\n{title}:\n{indent(body.rstrip(), '    ')}\n" for title, body in sections)
 
 
-PREFIXES: dict[str, Callable[[str], str]] = {"lint": _lint, "liveness": _liveness}
+PREFIXES: dict[str, Callable[[str], str]] = {"lint": _lint, "liveness": _liveness, "hole": _hole}
 """`explain PREFIX/NAME`, or `explain PREFIX` for all of them: what each prefix says of a name, "" for all."""
 
 EXPLAIN = Verb(
     run=_explain,
     arguments=_arguments,
-    usage="KIND[.path.to.field] [--recursive]\n  schedctl explain lint/RULE\n  schedctl explain liveness/SCENARIO",
+    usage="KIND[.path.to.field] [--recursive]\n  schedctl explain lint/RULE\n  schedctl explain liveness/SCENARIO\n"
+    "  schedctl explain hole/TEMPLATE.HOLE",
 )

@@ -45,7 +45,7 @@ from controller.plan.ledger import (
 )
 from controller.plan.messages import CallFailed, Reply, Settings
 from controller.plan.prompt import Entry, Prompt, build, canonical
-from controller.render import expression, parameters, render, template_digest
+from controller.render import holes, parameters, render, template_digest
 
 DEADLINE_S = 180.0
 """For one plan: all attempts, waits and retries."""
@@ -330,9 +330,9 @@ def _holes(given: Sequence[_Expression], entry: Entry, wrong: list[Refusal]) -> 
             wrong.append(Refusal("handles", f"{entry.handle}.expressions", f"once each: {', '.join(entry.holes)}"))
             continue
         try:
-            expression.parse(item.expression, hole.names, "answer")
+            holes.check(entry.template, hole, item.expression)
         except TemplateError:
-            bound = f"the expression language over {', '.join(hole.names)}"
+            bound = f"the expression language over {', '.join(hole.names)}, whose ranges must not overflow 63 bits"
             wrong.append(Refusal("expression", f"{entry.handle}.{hole.name}", bound))
         else:
             filled[hole.name] = " ".join(item.expression.split())

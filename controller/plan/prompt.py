@@ -35,6 +35,7 @@ from controller.api import (
 from controller.api.template import ParameterValue
 from controller.errors import TemplateError
 from controller.render import builtin_templates, check_template
+from controller.render.holes import hole_names
 from controller.render.parameters import number
 
 MAX_WORKLOADS = 12
@@ -71,9 +72,10 @@ How to answer
 """
 
 _EXPRESSIONS = """\
-- `expressions`: may replace a hole's default. Unsigned 64-bit numbers, decimal literals, the names of the hole,
-  + - * / % << >> (a - b is 0 where b is larger; / and % take a literal that is not 0, shifts a literal below 64),
-  one comparison (< <= > >= == !=), c ? a : b, min(a, b), max(a, b) and parentheses; at most 400 characters.
+- `expressions`: may replace a hole's default. Whole numbers from 0 to 2^63 - 1: decimal literals, the names of the
+  hole, + - * / % << >> (a - b is 0 where b is larger, a / 0 is a / 1), one comparison (< <= > >= == !=), && || !,
+  c ? a : b, min(a, b), max(a, b), clamp(a, low, high) and parentheses; at most 400 characters. Over the ranges given
+  with the names no sum, product or shift may exceed 2^63 - 1: divide before you multiply.
 """
 
 
@@ -200,7 +202,12 @@ def _catalogued(entry: Entry) -> dict[str, Any]:
     shown["classParameters"] = [_parameter(n, p, ours=entry.ours) for n, p in entry.class_parameters.items()]
     if entry.holes:
         shown["holes"] = [
-            {"hole": n, "default": h.default, "names": list(h.names), "description": h.description}
+            {
+                "hole": n,
+                "default": h.default,
+                "names": [f"{each.name}: {each.shown}" for each in hole_names(entry.template, h)],
+                "description": h.description,
+            }
             for n, h in entry.holes.items()
         ]
     return shown

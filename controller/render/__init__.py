@@ -11,21 +11,21 @@ A template is Jinja text (controller/render/engine.py says what it may use) with
     uid_rules       rows .index, .value: every user id
     match_cgroups   whether any class is matched by cgroup
     hole("NAME", name="C expression", …)
-                    the expression for the hole, each declared name replaced by its C; all declared names are given
+                    the expression for the hole, proven safe (holes.py), each declared name replaced by its C and
+                    clamped to its range, the result clamped to the hole's; all declared names are given
     filters         ns, permille: C literals; duration, percentage, comment: for comments; cstring: a C string
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from typing import Any
 
 from controller.api.base import sha256
 from controller.api.proposal import ClassMatch, Proposal, RenderedSource, TaskClass
 from controller.api.template import SchedulerTemplate
 from controller.errors import TemplateError
-from controller.render import engine, expression, parameters
+from controller.render import engine, holes, parameters
 from controller.render.catalog import builtin_templates, load_template
 
 __all__ = ["builtin_templates", "check_template", "load_template", "render", "template_digest"]
@@ -51,7 +51,8 @@ def check_template(template: SchedulerTemplate) -> None:
     parameters.resolve(template.spec.parameters, {}, where)
     parameters.resolve(template.spec.class_parameters, {}, where)
     for hole in template.spec.holes:
-        expression.parse(hole.default, hole.names, f"{where}, hole {hole.name}")
+        holes.check(template, hole, hole.default)
+        holes.result_range(template, hole)
 
 
 def render(proposal: Proposal, template: SchedulerTemplate) -> RenderedSource:
@@ -81,7 +82,7 @@ def render(proposal: Proposal, template: SchedulerTemplate) -> RenderedSource:
         "comm_rules": comm_rules,
         "uid_rules": uid_rules,
         "match_cgroups": any(c.match.cgroup for c in proposal.classes),
-        "hole": _hole_filler(proposal, template),
+        "hole": holes.filler(template, proposal.expressions, holes.READERS),
     }
     text = engine.fill(template.text, values, where)
     return RenderedSource(text=text, digest=sha256(text.encode()), ops_name=ops_name)
@@ -116,27 +117,3 @@ def _class_view(index: int, task_class: TaskClass, template: SchedulerTemplate) 
         "needs": _needs(task_class.match),
         "parameters": parameters.resolve(template.spec.class_parameters, task_class.parameters, where),
     }
-
-
-def _hole_filler(proposal: Proposal, template: SchedulerTemplate) -> Callable[..., str]:
-    where = _where(template)
-    holes = {hole.name: hole for hole in template.spec.holes}
-    for name in proposal.expressions:
-        if name not in holes:
-            listed = ", ".join(holes) or "none"
-            raise TemplateError(f"{where}: unknown hole {name!r}", remedy=f"it has these holes: {listed}")
-    trees = {
-        name: expression.parse(proposal.expressions.get(name, hole.default), hole.names, f"{where}, hole {name}")
-        for name, hole in holes.items()
-    }
-
-    def fill(name: str, **in_c: str) -> str:
-        if set(in_c) != set(holes[name].names):
-            raise TemplateError(
-                f"{where}, hole {name}: the text gives C for {sorted(in_c)} but the hole declares "
-                f"{sorted(holes[name].names)}",
-                remedy="give each declared name its C expression in hole(…)",
-            )
-        return expression.to_c(trees[name], in_c)
-
-    return fill

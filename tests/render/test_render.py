@@ -73,7 +73,11 @@ def test_a_class_parameter_names_its_class() -> None:
 
 def test_an_expression_fills_its_hole_and_an_unknown_hole_is_refused() -> None:
     filled = cases.proposal(FAIR, expressions={"slice": "max(slice / 4, slice - queued * 100000)"})
-    assert "max(slice_ns / 4ULL, minus(slice_ns, queue_length(t) * 100000ULL))" in render(filled, FAIR).text
+    slice_ = "clamp(slice_ns, 500000ULL, 20000000ULL)"
+    made = f"max({slice_} / 4ULL, minus({slice_}, min(queue_length(t), 4194304ULL) * 100000ULL))"
+    assert f"return {made};" in render(filled, FAIR).text  # from 125 us on: the hole's 100 us need no clamp
+    far = cases.proposal(FAIR, expressions={"slice": "burst"})
+    assert "return clamp(min(t->burst_avg, 3600000000000ULL), 100000ULL, 20000000ULL);" in render(far, FAIR).text
     assert "unknown hole 'enqueue'" in refused(expressions={"enqueue": "1"}).message
     assert "hole slice" in refused(expressions={"slice": "bpf_loop(1)"}).message
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * schedctl_6d29312e8b3c, from template batch-order.
+ * schedctl_cf6d92788181, from template batch-order.
  *
  * The tasks of all batch classes wait in one queue, the longest job first, so that it does not end long after the
  * others; one that has waited for `ageing` goes before any that comes later. Each other class has a queue shared by
@@ -68,7 +68,7 @@ static u64 task_length(const struct schedctl_task *t)
 /* Hole lead: how far a batch task goes before those that came at the same time, in ns; at most the ageing. */
 static u64 task_lead(const struct task_struct *p, const struct schedctl_task *t)
 {
-	return min(task_length(t), ageing_ns);
+	return min(min(task_length(t), 3600000000000ULL), ageing_ns);
 }
 
 /*
@@ -213,5 +213,5 @@ struct sched_ext_ops border_ops = {
 	.init = (void *)border_init,
 	.exit = (void *)border_exit,
 	.timeout_ms = 5000,
-	.name = "schedctl_6d29312e8b3c",
+	.name = "schedctl_cf6d92788181",
 };

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * schedctl_721287220348, from template latency-first.
+ * schedctl_cdfec228fd73, from template latency-first.
  *
  * Tasks of the latency classes go first, in order of deadline, and take a CPU from another task when none is idle. Each
  * CPU pays for that from a budget; when it is used up, the fair queues of the other classes go first until it has
@@ -25,7 +25,6 @@ static const u64 latency_slice_ns = 2000000ULL;
 /* parameter latency_share = 80%, in thousandths */
 static const s64 latency_permille = 800;
 static const s64 budget_ns = 20000000ULL; /* parameter budget = 20ms */
-static const u64 deadline_max_ns = 1000000000ULL; /* what hole deadline may not exceed */
 const u64 fair_lag_ns = 20000000ULL; /* parameter lag = 20ms */
 const u64 fair_age_ns = 1000000000ULL; /* parameter age = 1s */
 
@@ -80,10 +79,10 @@ static u64 task_slice(const struct schedctl_task *t)
 	return is_latency(t) ? latency_slice_ns : slice_ns;
 }
 
-/* Hole deadline: when a latency task that waits from now on should run, in ns from now. */
+/* Hole deadline: when a latency task that waits from now on should run, in ns from now, at most 1s. */
 static u64 task_deadline(const struct task_struct *p, const struct schedctl_task *t)
 {
-	return min(class_of(t)->param, deadline_max_ns);
+	return clamp(class_of(t)->param, 10000ULL, 1000000000ULL);
 }
 
 /* Fill the CPU's budget for the time that went by. True while latency tasks go first there. */
@@ -300,5 +299,5 @@ struct sched_ext_ops lfirst_ops = {
 	.init = (void *)lfirst_init,
 	.exit = (void *)lfirst_exit,
 	.timeout_ms = 5000,
-	.name = "schedctl_721287220348",
+	.name = "schedctl_cdfec228fd73",
 };

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * schedctl_56342d63465d, from template weighted-fair.
+ * schedctl_47eb27595449, from template weighted-fair.
  *
  * Each class of tasks has a queue. CPU time is shared between the classes by weight and between the tasks of one class
  * by nice value. A task that wakes takes an idle CPU when there is one and waits in its class's queue otherwise.
@@ -15,8 +15,6 @@
 char _license[] SEC("license") = "Dual BSD/GPL";
 
 static const u64 slice_ns = 5000000ULL; /* parameter slice = 5ms */
-static const u64 slice_min_ns = 100000ULL; /* what hole slice may not go below */
-static const u64 slice_max_ns = 20000000ULL; /* nor above */
 const u64 fair_lag_ns = 20000000ULL; /* parameter lag = 20ms */
 const u64 fair_age_ns = 1000000000ULL; /* parameter age = 1s */
 
@@ -45,10 +43,10 @@ struct schedctl_queue queues[NR_QUEUES] = {
 	[3] = { .weight = 90 },
 };
 
-/* Hole slice: how long a task may run before it waits again. */
+/* Hole slice: how long a task may run before it waits again, 100us to 20ms. */
 static u64 task_slice(const struct task_struct *p, const struct schedctl_task *t)
 {
-	return clamp(slice_ns, slice_min_ns, slice_max_ns);
+	return clamp(slice_ns, 500000ULL, 20000000ULL);
 }
 
 s32 BPF_STRUCT_OPS(wfair_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_flags)
@@ -184,5 +182,5 @@ struct sched_ext_ops wfair_ops = {
 	.init = (void *)wfair_init,
 	.exit = (void *)wfair_exit,
 	.timeout_ms = 5000,
-	.name = "schedctl_56342d63465d",
+	.name = "schedctl_47eb27595449",
 };

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whatever the checker accepts compiles, is accepted by the BPF verifier of every packaged kernel, and is worth there
+what the language says: 2,000 random expressions inline in one scheduler, worked out in its ops.init.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from functools import cache
+
+import pytest
+
+from controller.errors import ToolMissing
+from controller.kernel.clang import CompiledObject, compile_bpf
+from controller.kernel.microvm import VmShape, boot
+from controller.paths import data_dir
+from tests.conftest import missing
+from tests.kernel.conftest import kernel_image
+from tests.render import expressions
+
+COUNT = 2000
+
+
+@cache
+def cases() -> list[expressions.Case]:
+    return expressions.accepted(COUNT, seed=20)
+
+
+@cache
+def built() -> CompiledObject:
+    try:
+        return compile_bpf(expressions.bundle(cases()), data_dir("bpf") / "include")
+    except ToolMissing as error:
+        missing(error.message, error.remedy)
+
+
+def test_two_thousand_accepted_expressions_compile() -> None:
+    assert len(built().object) > 0
+    assert [d for d in built().diagnostics if d.severity != "warning"] == []
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("which", ["oldest", "newest"])
+def test_two_thousand_accepted_expressions_load_and_are_worth_what_they_say(which: str) -> None:
+    with boot(kernel_image(which), VmShape(cores=1)) as guest:
+        began = time.monotonic()
+        report = guest.load(built().object)
+        took = time.monotonic() - began
+        guest.attach()
+        raw = guest.map_lookup("data_out", bytes(4))
+        guest.detach()
+    assert raw is not None
+    print(f"{which}: {COUNT} expressions in {took:.1f} s: {report.programs}")
+    got = struct.unpack(f"<{COUNT}Q", raw)
+    wrong = [(case.text, case.values, n) for case, n in zip(cases(), got, strict=True) if n != case.expected]
+    assert wrong == []
