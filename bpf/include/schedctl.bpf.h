@@ -13,6 +13,7 @@
  * and defines the tables `classes`, `queues`, and, where their number is not 0, `comm_rules` and `uid_rules`.
  *
  *     schedctl_kernel.bpf.h   the kernel's types and kfuncs, from 6.12 on; BPF macros; small helpers
+ *     schedctl_knob.bpf.h     numbers that user space changes while the scheduler runs
  *     schedctl_task.bpf.h     what is kept for each task; which class it is in; accounting; counters; exit record
  *     schedctl_fair.bpf.h     fair queues: shares by weight between queues, by nice value inside one, ageing
  *
@@ -24,11 +25,21 @@
  *                                   and every task is matched anew when it next wakes or leaves a CPU
  *     schedctl_stats     percpu[NR_CLASSES]   struct schedctl_stats: what each class received
  *     schedctl_exit      array[1]   struct schedctl_exit: why the scheduler ended; kind 0 while it runs
+ *     schedctl_exit_dump array[1]   the kernel's dump of its state then, for errors; a C string of at most DUMP_LEN
+ *     schedctl_heartbeat percpu[1]  struct schedctl_heartbeat: that each CPU decides, and when it did last
+ *     schedctl_knobs     array[1]   u64[NR_KNOBS]: the live knobs, when there are any (the section .data.schedctl_knobs)
+ *
+ * CPUs that come and go: a scheduler that lacks cpu_online or cpu_offline is thrown out at the first of either (exit
+ * kind 64, code restart | hotplug), and its loader must attach it anew. The templates define both. A CPU that comes is
+ * kicked, so that it looks at the shared queues at once; one that goes keeps nothing, for tasks wait in DSQs that all
+ * CPUs share, and what is in its local DSQ the kernel itself moves. Per-CPU records (budgets, counters) stay as they
+ * are, and go on when the CPU returns.
  */
 #ifndef SCHEDCTL_BPF_H
 #define SCHEDCTL_BPF_H
 
 #include "schedctl_kernel.bpf.h"
+#include "schedctl_knob.bpf.h"
 #include "schedctl_task.bpf.h"
 #include "schedctl_fair.bpf.h"
 

@@ -15,7 +15,7 @@
  *            100 times the lightest at most.
  *   affinity A CPU takes the first task of a queue that may run on it, and tries the next queue when there is none.
  *
- * The scheduler defines fair_lag_ns and fair_age_ns and the table `queues`.
+ * The scheduler defines the table `queues`, and fair_lag_ns and fair_age_ns or the knobs KNOB_LAG and KNOB_AGE.
  */
 #ifndef SCHEDCTL_FAIR_BPF_H
 #define SCHEDCTL_FAIR_BPF_H
@@ -28,15 +28,23 @@
 #define NICE_WEIGHT_MAX 1000
 
 struct schedctl_queue {
-	u32 weight;	 /* 1 to 10000 for a class, the sum for a queue of several */
+	u32 weight;	 /* 1 to 10000 for a class, the sum for a queue of several; not used with live knobs */
 	u64 vtime;	 /* service received / weight */
 	u64 task_vtime;	 /* the virtual time its tasks have come to */
 	u64 taken_at;	 /* when a CPU last took a task from it, or it had none */
 };
 
 extern struct schedctl_queue queues[NR_QUEUES];
+#ifdef KNOB_LAG
+#define fair_lag_ns knob(KNOB_LAG)
+#else
 extern const u64 fair_lag_ns;
+#endif
+#ifdef KNOB_AGE
+#define fair_age_ns knob(KNOB_AGE)
+#else
 extern const u64 fair_age_ns;
+#endif
 
 static u64 fair_vtime; /* the virtual time that the queues have come to */
 
@@ -69,6 +77,18 @@ static __always_inline u64 queue_dsq(const struct schedctl_task *t)
 static __always_inline u64 queue_length(const struct schedctl_task *t)
 {
 	return dsq_length(queue_dsq(t));
+}
+
+/* The weight of the task's queue, as it is now. */
+static __always_inline u64 queue_weight(const struct schedctl_task *t)
+{
+#if NR_KNOBS && defined(SHARED_QUEUES)
+	return clamp(queue_weights[bounded(class_of(t)->queue, NR_QUEUES)], 1, MAX_QUEUE_WEIGHT);
+#elif NR_KNOBS
+	return class_weight(t);
+#else
+	return max(queue_of(t)->weight, 1);
+#endif
 }
 
 /* A task that is new in its queue starts where the queue is. */
@@ -117,7 +137,7 @@ static __always_inline void fair_charge(const struct task_struct *p, struct sche
 	t->vtime += delta * 100 / clamp(p->scx.weight, NICE_WEIGHT_MIN, NICE_WEIGHT_MAX);
 	if (t->direct && vtime_before(fair_vtime + fair_lag_ns, q->vtime))
 		return;
-	__sync_fetch_and_add(&q->vtime, delta * 100 / max(q->weight, 1));
+	__sync_fetch_and_add(&q->vtime, delta * 100 / queue_weight(t));
 }
 
 struct fair_choice {

@@ -157,6 +157,7 @@ struct scx_exit_info {
 	s64 exit_code;
 	const char *reason;
 	char *msg;
+	char *dump; /* of queues and tasks, for errors; 32 KiB by default */
 };
 
 #pragma clang attribute pop

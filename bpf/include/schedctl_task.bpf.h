@@ -14,6 +14,7 @@
 #define COMM_LEN 16	     /* TASK_COMM_LEN */
 #define CGROUP_DEPTH 16	     /* ancestors looked at; systemd and Kubernetes nest about 8 deep */
 #define MAX_CGROUPS 8192     /* rows of schedctl_cgroups */
+#define DUMP_LEN 4096	     /* bytes kept of the kernel's dump at an error */
 #define MAX_DELTA 1000000000 /* ns; a longer run than 1 s is charged as 1 s, so that products stay below 2^64 */
 
 /* What a class needs of a task: all that are set. */
@@ -24,7 +25,7 @@
 /* --- Tables, defined by the scheduler ------------------------------------------------------------------------------ */
 
 struct schedctl_class {
-	u32 weight; /* 1 to 10000, as cpu.weight */
+	u32 weight; /* 1 to 10000, as cpu.weight; with live knobs the row of KNOB_WEIGHTS counts instead */
 	u32 queue;  /* index into queues */
 	u32 needs;  /* MATCH_*; 0 for others, which takes what no class wants */
 	u64 param;  /* the scheduler's own number for the class */
@@ -78,6 +79,15 @@ struct schedctl_exit {
 	char message[256];
 };
 
+/*
+ * That the scheduler decides: touched by each CPU that puts a task on. A CPU without work to do stands still here, so
+ * only the newest of all CPUs, on a machine that is not idle, says that the scheduler lives.
+ */
+struct schedctl_heartbeat {
+	u64 decisions;
+	u64 last_ns; /* bpf_ktime_get_ns, which is CLOCK_MONOTONIC */
+};
+
 /* What is kept for a task as long as it lives. */
 struct schedctl_task {
 	u64 comm[2];	/* the name it was matched by */
@@ -129,6 +139,20 @@ struct {
 	__type(value, struct schedctl_exit);
 } schedctl_exit SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, char[DUMP_LEN]);
+} schedctl_exit_dump SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct schedctl_heartbeat);
+} schedctl_heartbeat SEC(".maps");
+
 /* The task's record; NULL only for a task that init_task has not seen. */
 static __always_inline struct schedctl_task *task_record(struct task_struct *p)
 {
@@ -145,6 +169,16 @@ static __always_inline struct schedctl_stats *class_stats(u32 class)
 static __always_inline const struct schedctl_class *class_of(const struct schedctl_task *t)
 {
 	return &classes[bounded(t->class, NR_CLASSES)];
+}
+
+/* The weight of the task's class, as it is now. */
+static __always_inline u64 class_weight(const struct schedctl_task *t)
+{
+#if NR_KNOBS
+	return class_knob(t->class, KNOB_WEIGHTS);
+#else
+	return clamp(class_of(t)->weight, 1, 10000);
+#endif
 }
 
 /* --- Matching --------------------------------------------------------------------------------------------------------- */
@@ -365,11 +399,24 @@ static __always_inline u64 task_wait(const struct schedctl_task *t)
 	return t->runnable_at ? minus(bpf_ktime_get_ns(), t->runnable_at) : 0;
 }
 
+/* This CPU has decided what runs. */
+static __always_inline void heartbeat(u64 now)
+{
+	u32 zero = 0;
+	struct schedctl_heartbeat *beat = bpf_map_lookup_elem(&schedctl_heartbeat, &zero);
+
+	if (!beat)
+		return;
+	beat->decisions++;
+	beat->last_ns = now;
+}
+
 /* ops.running: the task has a CPU. */
 static __always_inline void account_running(struct schedctl_task *t, u64 now)
 {
 	struct schedctl_stats *stats = class_stats(t->class);
 
+	heartbeat(now);
 	t->started_at = now;
 	if (!stats)
 		return;
@@ -412,16 +459,19 @@ static __always_inline u64 account_stopping(struct schedctl_task *t, u64 now, bo
 	return delta;
 }
 
-/* ops.exit: keep why. */
+/* ops.exit: keep why. The maps outlive the scheduler as long as somebody holds them or they are pinned. */
 static __always_inline void record_exit(struct scx_exit_info *info)
 {
 	u32 zero = 0;
 	struct schedctl_exit *record = bpf_map_lookup_elem(&schedctl_exit, &zero);
+	char *dump = bpf_map_lookup_elem(&schedctl_exit_dump, &zero);
 
 	if (!record)
 		return;
 	bpf_probe_read_kernel_str(record->reason, sizeof(record->reason), info->reason);
 	bpf_probe_read_kernel_str(record->message, sizeof(record->message), info->msg);
+	if (dump && info->dump)
+		bpf_probe_read_kernel_str(dump, DUMP_LEN, info->dump);
 	record->code = info->exit_code;
 	record->kind = info->kind;
 }

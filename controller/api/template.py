@@ -23,6 +23,9 @@ class Parameter(ApiModel):
     default: ParameterValue = Field(description="Used when a proposal gives none.")
     minimum: ParameterValue | None = Field(default=None, description="Smallest value accepted.")
     maximum: ParameterValue | None = Field(default=None, description="Largest value accepted.")
+    live: bool = Field(
+        default=False, description="Whether it can be changed while the scheduler runs, through its map of knobs."
+    )
     description: str = Field(description="What it does, in a sentence.")
 
 

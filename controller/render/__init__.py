@@ -9,6 +9,8 @@ A template is Jinja text (controller/render/engine.py says what it may use) with
                     .needs (C flags MATCH_*), .parameters
     comm_rules      rows .index (of the class), .value (a glob): every process name pattern, in order of class
     uid_rules       rows .index, .value: every user id
+    knob_rows       C for before the header: rows and ranges of the live knobs (knobs.py), "" when there are none
+    knob_table      C for after it: the map of the knobs, with the values to start with
     match_cgroups   whether any class is matched by cgroup
     hole("NAME", name="C expression", …)
                     the expression for the hole, proven safe (holes.py), each declared name replaced by its C and
@@ -27,8 +29,11 @@ from controller.api.template import SchedulerTemplate
 from controller.errors import TemplateError
 from controller.render import engine, holes, parameters
 from controller.render.catalog import builtin_templates, load_template
+from controller.render.knobs import Knob, check, definitions, knobs, readers, table
 
-__all__ = ["builtin_templates", "check_template", "load_template", "render", "template_digest"]
+__all__ = [
+    "Knob", "builtin_templates", "check_template", "knobs", "load_template", "render", "template_digest",
+]  # fmt: skip
 
 MAX_RULES = 4096
 
@@ -50,6 +55,7 @@ def check_template(template: SchedulerTemplate) -> None:
         raise TemplateError(f"{where}: the text {problem}{'' if missing else ', which is not declared'}", remedy=remedy)
     parameters.resolve(template.spec.parameters, {}, where)
     parameters.resolve(template.spec.class_parameters, {}, where)
+    check(template)
     for hole in template.spec.holes:
         holes.check(template, hole, hole.default)
         holes.result_range(template, hole)
@@ -81,8 +87,10 @@ def render(proposal: Proposal, template: SchedulerTemplate) -> RenderedSource:
         "classes": [_class_view(i, c, template) for i, c in _numbered(proposal)],
         "comm_rules": comm_rules,
         "uid_rules": uid_rules,
+        "knob_rows": definitions(proposal, template),
+        "knob_table": table(proposal, template),
         "match_cgroups": any(c.match.cgroup for c in proposal.classes),
-        "hole": holes.filler(template, proposal.expressions, holes.READERS),
+        "hole": holes.filler(template, proposal.expressions, {**holes.READERS, **readers(proposal, template)}),
     }
     text = engine.fill(template.text, values, where)
     return RenderedSource(text=text, digest=sha256(text.encode()), ops_name=ops_name)

@@ -43,7 +43,7 @@ def test_the_name_of_the_scheduler_is_made_from_proposal_and_template() -> None:
 
 def test_a_number_carries_the_parameter_it_came_from() -> None:
     text = render(cases.proposal(FAIR, parameters={"slice": "1.5ms"}), FAIR).text
-    assert "slice_ns = 1500000ULL; /* parameter slice = 1500us */" in text
+    assert "] = 1500000ULL, /* parameter slice = 1500us */" in text
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_a_class_parameter_names_its_class() -> None:
 
 def test_an_expression_fills_its_hole_and_an_unknown_hole_is_refused() -> None:
     filled = cases.proposal(FAIR, expressions={"slice": "max(slice / 4, slice - queued * 100000)"})
-    slice_ = "clamp(slice_ns, 500000ULL, 20000000ULL)"
+    slice_ = "knob(KNOB_SLICE)"
     made = f"max({slice_} / 4ULL, minus({slice_}, min(queue_length(t), 4194304ULL) * 100000ULL))"
     assert f"return {made};" in render(filled, FAIR).text  # from 125 us on: the hole's 100 us need no clamp
     far = cases.proposal(FAIR, expressions={"slice": "burst"})

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * schedctl_cf6d92788181, from template batch-order.
+ * schedctl_d42e2cecab2c, from template batch-order.
  *
  * The tasks of all batch classes wait in one queue, the longest job first, so that it does not end long after the
  * others; one that has waited for `ageing` goes before any that comes later. Each other class has a queue shared by
@@ -12,26 +12,53 @@
 #define NR_COMM_RULES 4
 #define NR_UID_RULES 0
 #define MATCH_CGROUPS 1
+#define SHARED_QUEUES /* by the batch classes */
+#define NR_KNOBS 13
+#define KNOB_WEIGHTS 0, 1ULL, 10000ULL /* weight of class 0; the next rows are those of the other classes */
+#define KNOB_SLICE 4, 500000ULL, 20000000ULL /* parameter slice, ns */
+#define KNOB_BATCH_SLICE 5, 1000000ULL, 20000000ULL /* parameter batch_slice, ns */
+#define KNOB_AGEING 6, 50000000ULL, 2000000000ULL /* parameter ageing, ns */
+#define KNOB_LAG 7, 1000000ULL, 200000000ULL /* parameter lag, ns */
+#define KNOB_AGE 8, 50000000ULL, 2000000000ULL /* parameter age, ns */
+#define KNOB_LENGTH 9, 0ULL, 3600000000000ULL /* class parameter length of class 0; the next rows are those of the other classes, ns */
 #include "schedctl.bpf.h"
 
 char _license[] SEC("license") = "Dual BSD/GPL";
 
-static const u64 slice_ns = 5000000ULL; /* parameter slice = 5ms */
-/* parameter batch_slice = 10ms */
-static const u64 batch_slice_ns = 10000000ULL;
-static const u64 ageing_ns = 1000000000ULL; /* parameter ageing = 1s */
-const u64 fair_lag_ns = 20000000ULL; /* parameter lag = 20ms */
-const u64 fair_age_ns = 1000000000ULL; /* parameter age = 1s */
+/* Live knobs, which user space may change while the scheduler runs; each is read within its range. */
+u64 schedctl_knobs[NR_KNOBS] SEC(".data.schedctl_knobs") = {
+	[0] = 100ULL, /* others: weight, parameter others_weight */
+	[1] = 30ULL, /* c1: weight */
+	[2] = 60ULL, /* c2: weight */
+	[3] = 90ULL, /* c3: weight */
+	[4] = 5000000ULL, /* parameter slice = 5ms */
+	[5] = 10000000ULL, /* parameter batch_slice = 10ms */
+	[6] = 1000000000ULL, /* parameter ageing = 1s */
+	[7] = 20000000ULL, /* parameter lag = 20ms */
+	[8] = 1000000000ULL, /* parameter age = 1s */
+	[9] = 0ULL, /* others: class parameter length = 0s */
+	[10] = 0ULL, /* c1: class parameter length = 0s */
+	[11] = 0ULL, /* c2: class parameter length = 0s */
+	[12] = 0ULL, /* c3: class parameter length = 0s */
+};
+
+/* Weights of the queues, which follow from those of the classes. */
+u64 queue_weights[NR_QUEUES] SEC(".data.schedctl_knobs") = {
+	[0] = 100, /* others */
+	[1] = 30, /* c1 */
+	[2] = 60, /* c2 */
+	/* the weights of the batch classes together */
+	[BATCH_QUEUE] = 90,
+};
 
 const struct schedctl_class classes[NR_CLASSES] = {
-	/* others, parameter others_weight */
-	[0] = { .weight = 100, .queue = 0 },
+	[0] = { .queue = 0 }, /* others */
 	/* c1, demo/app1: wakeupLatency */
-	[1] = { .weight = 30, .queue = 1, .needs = MATCH_COMM },
+	[1] = { .queue = 1, .needs = MATCH_COMM },
 	/* c2, demo/app2: cpuShare */
-	[2] = { .weight = 60, .queue = 2, .needs = MATCH_COMM },
-	/* c3, demo/app3: makespan; param: class parameter length = 0s */
-	[3] = { .weight = 90, .queue = BATCH_QUEUE, .needs = MATCH_CGROUP, .param = 0ULL },
+	[2] = { .queue = 2, .needs = MATCH_COMM },
+	/* c3, demo/app3: makespan */
+	[3] = { .queue = BATCH_QUEUE, .needs = MATCH_CGROUP },
 };
 
 const struct schedctl_comm_rule comm_rules[NR_COMM_RULES] = {
@@ -41,13 +68,7 @@ const struct schedctl_comm_rule comm_rules[NR_COMM_RULES] = {
 	{ 2, "\077pp-2" },
 };
 
-struct schedctl_queue queues[NR_QUEUES] = {
-	[0] = { .weight = 100 },
-	[1] = { .weight = 30 },
-	[2] = { .weight = 60 },
-	/* the weights of the batch classes together */
-	[BATCH_QUEUE] = { .weight = 90 },
-};
+struct schedctl_queue queues[NR_QUEUES];
 
 static bool is_batch(const struct schedctl_task *t)
 {
@@ -56,24 +77,26 @@ static bool is_batch(const struct schedctl_task *t)
 
 static u64 task_slice(const struct schedctl_task *t)
 {
-	return is_batch(t) ? batch_slice_ns : slice_ns;
+	return is_batch(t) ? knob(KNOB_BATCH_SLICE) : knob(KNOB_SLICE);
 }
 
 /* How long the task's job is: as declared for its class, or the longer of its burst so far and the average before. */
 static u64 task_length(const struct schedctl_task *t)
 {
-	return class_of(t)->param ? class_of(t)->param : max(t->burst_ns, t->burst_avg);
+	u64 declared = class_knob(t->class, KNOB_LENGTH);
+
+	return declared ? declared : max(t->burst_ns, t->burst_avg);
 }
 
 /* Hole lead: how far a batch task goes before those that came at the same time, in ns; at most the ageing. */
 static u64 task_lead(const struct task_struct *p, const struct schedctl_task *t)
 {
-	return min(min(task_length(t), 3600000000000ULL), ageing_ns);
+	return min(min(task_length(t), 3600000000000ULL), knob(KNOB_AGEING));
 }
 
 /*
  * What the task waits by: in the batch queue the time of its arrival less its lead, so that whoever has waited for
- * `ageing_ns` is before all that come from then on; elsewhere its virtual time.
+ * `ageing` is before all that come from then on; elsewhere its virtual time.
  */
 static u64 task_key(const struct task_struct *p, struct schedctl_task *t)
 {
@@ -98,7 +121,7 @@ void BPF_STRUCT_OPS(border_enqueue, struct task_struct *p, u64 enq_flags)
 	struct schedctl_task *t = task_record(p);
 
 	if (!t) {
-		scx_bpf_dsq_insert(p, SCX_DSQ_GLOBAL, slice_ns, enq_flags);
+		scx_bpf_dsq_insert(p, SCX_DSQ_GLOBAL, knob(KNOB_SLICE), enq_flags);
 		kick_idle_cpu(p);
 		return;
 	}
@@ -213,5 +236,5 @@ struct sched_ext_ops border_ops = {
 	.init = (void *)border_init,
 	.exit = (void *)border_exit,
 	.timeout_ms = 5000,
-	.name = "schedctl_cf6d92788181",
+	.name = "schedctl_d42e2cecab2c",
 };

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * schedctl_cdfec228fd73, from template latency-first.
+ * schedctl_05aae9913df7, from template latency-first.
  *
  * Tasks of the latency classes go first, in order of deadline, and take a CPU from another task when none is idle. Each
  * CPU pays for that from a budget; when it is used up, the fair queues of the other classes go first until it has
@@ -11,33 +11,50 @@
 #define NR_COMM_RULES 4
 #define NR_UID_RULES 0
 #define MATCH_CGROUPS 1
+#define NR_KNOBS 14
+#define KNOB_WEIGHTS 0, 1ULL, 10000ULL /* weight of class 0; the next rows are those of the other classes */
+#define KNOB_SLICE 4, 500000ULL, 20000000ULL /* parameter slice, ns */
+#define KNOB_LATENCY_SLICE 5, 200000ULL, 10000000ULL /* parameter latency_slice, ns */
+#define KNOB_LATENCY_SHARE 6, 50ULL, 950ULL /* parameter latency_share, permille */
+#define KNOB_BUDGET 7, 1000000ULL, 200000000ULL /* parameter budget, ns */
+#define KNOB_LAG 8, 1000000ULL, 200000000ULL /* parameter lag, ns */
+#define KNOB_AGE 9, 50000000ULL, 2000000000ULL /* parameter age, ns */
+#define KNOB_DEADLINE 10, 10000ULL, 1000000000ULL /* class parameter deadline of class 0; the next rows are those of the other classes, ns */
 #include "schedctl.bpf.h"
 
 char _license[] SEC("license") = "Dual BSD/GPL";
 
 #define LATENCY_DSQ 0x800 /* waiting tasks of all latency classes, by deadline */
+#define LATENCY_CLASS 1	  /* param of the classes that go first */
 #define MAX_CPUS 512	  /* a power of 2; CPUs above share the records of those below */
 #define VICTIMS 8	  /* CPUs looked at for a task to preempt, from the task's own on */
 
-static const u64 slice_ns = 5000000ULL; /* parameter slice = 5ms */
-/* parameter latency_slice = 2ms */
-static const u64 latency_slice_ns = 2000000ULL;
-/* parameter latency_share = 80%, in thousandths */
-static const s64 latency_permille = 800;
-static const s64 budget_ns = 20000000ULL; /* parameter budget = 20ms */
-const u64 fair_lag_ns = 20000000ULL; /* parameter lag = 20ms */
-const u64 fair_age_ns = 1000000000ULL; /* parameter age = 1s */
+/* Live knobs, which user space may change while the scheduler runs; each is read within its range. */
+u64 schedctl_knobs[NR_KNOBS] SEC(".data.schedctl_knobs") = {
+	[0] = 100ULL, /* others: weight, parameter others_weight */
+	[1] = 30ULL, /* c1: weight */
+	[2] = 60ULL, /* c2: weight */
+	[3] = 90ULL, /* c3: weight */
+	[4] = 5000000ULL, /* parameter slice = 5ms */
+	[5] = 2000000ULL, /* parameter latency_slice = 2ms */
+	[6] = 800ULL, /* parameter latency_share = 80% */
+	[7] = 20000000ULL, /* parameter budget = 20ms */
+	[8] = 20000000ULL, /* parameter lag = 20ms */
+	[9] = 1000000000ULL, /* parameter age = 1s */
+	[10] = 2000000ULL, /* others: class parameter deadline = 2ms */
+	[11] = 2000000ULL, /* c1: class parameter deadline = 2ms */
+	[12] = 2000000ULL, /* c2: class parameter deadline = 2ms */
+	[13] = 2000000ULL, /* c3: class parameter deadline = 2ms */
+};
 
 const struct schedctl_class classes[NR_CLASSES] = {
-	/* others, parameter others_weight */
-	[0] = { .weight = 100, .queue = 0 },
+	[0] = { .queue = 0 }, /* others */
 	/* c1, demo/app1: wakeupLatency */
-	/* param: class parameter deadline = 2ms */
-	[1] = { .weight = 30, .queue = 1, .needs = MATCH_COMM, .param = 2000000ULL },
+	[1] = { .queue = 1, .needs = MATCH_COMM, .param = LATENCY_CLASS },
 	/* c2, demo/app2: cpuShare */
-	[2] = { .weight = 60, .queue = 2, .needs = MATCH_COMM },
+	[2] = { .queue = 2, .needs = MATCH_COMM },
 	/* c3, demo/app3: makespan */
-	[3] = { .weight = 90, .queue = 3, .needs = MATCH_CGROUP },
+	[3] = { .queue = 3, .needs = MATCH_CGROUP },
 };
 
 const struct schedctl_comm_rule comm_rules[NR_COMM_RULES] = {
@@ -47,12 +64,7 @@ const struct schedctl_comm_rule comm_rules[NR_COMM_RULES] = {
 	{ 2, "\077pp-2" },
 };
 
-struct schedctl_queue queues[NR_QUEUES] = {
-	[0] = { .weight = 100 },
-	[1] = { .weight = 30 },
-	[2] = { .weight = 60 },
-	[3] = { .weight = 90 },
-};
+struct schedctl_queue queues[NR_QUEUES];
 
 enum cpu_running { RUNNING_NOTHING, RUNNING_OTHER, RUNNING_LATENCY };
 
@@ -71,28 +83,29 @@ static struct cpu_record *cpu_record(s32 cpu)
 
 static bool is_latency(const struct schedctl_task *t)
 {
-	return class_of(t)->param > 0;
+	return class_of(t)->param == LATENCY_CLASS;
 }
 
 static u64 task_slice(const struct schedctl_task *t)
 {
-	return is_latency(t) ? latency_slice_ns : slice_ns;
+	return is_latency(t) ? knob(KNOB_LATENCY_SLICE) : knob(KNOB_SLICE);
 }
 
 /* Hole deadline: when a latency task that waits from now on should run, in ns from now, at most 1s. */
 static u64 task_deadline(const struct task_struct *p, const struct schedctl_task *t)
 {
-	return clamp(class_of(t)->param, 10000ULL, 1000000000ULL);
+	return class_knob(t->class, KNOB_DEADLINE);
 }
 
 /* Fill the CPU's budget for the time that went by. True while latency tasks go first there. */
 static bool budget_left(struct cpu_record *c, u64 now)
 {
 	u64 since = min(minus(now, c->filled_at), MAX_DELTA);
-	s64 budget = c->budget + (s64)(since * latency_permille / 1000);
+	s64 budget = c->budget + (s64)(since * knob(KNOB_LATENCY_SHARE) / 1000);
+	s64 most = knob(KNOB_BUDGET);
 
 	c->filled_at = now;
-	c->budget = budget > budget_ns ? budget_ns : budget;
+	c->budget = budget > most ? most : budget;
 	return c->budget > 0;
 }
 
@@ -100,8 +113,9 @@ static bool budget_left(struct cpu_record *c, u64 now)
 static void budget_charge(struct cpu_record *c, u64 delta)
 {
 	s64 budget = c->budget - (s64)delta;
+	s64 most = knob(KNOB_BUDGET);
 
-	c->budget = budget < -budget_ns ? -budget_ns : budget;
+	c->budget = budget < -most ? -most : budget;
 }
 
 /* Charge a task for `delta` ns: a latency task to its CPU's budget, another to its queue. */
@@ -137,7 +151,7 @@ static void latency_enqueue(struct task_struct *p, struct schedctl_task *t, u64 
 	struct schedctl_stats *stats = class_stats(t->class);
 	u64 deadline = bpf_ktime_get_ns() + task_deadline(p, t);
 
-	scx_bpf_dsq_insert_vtime(p, LATENCY_DSQ, latency_slice_ns, deadline, enq_flags);
+	scx_bpf_dsq_insert_vtime(p, LATENCY_DSQ, task_slice(t), deadline, enq_flags);
 	/* A task at the end of its slice waits its turn; only one that wakes takes a CPU. */
 	if (!kick_idle_cpu(p) && (enq_flags & SCX_ENQ_WAKEUP) && preempt_other(p) && stats)
 		stats->preempts++;
@@ -161,7 +175,7 @@ void BPF_STRUCT_OPS(lfirst_enqueue, struct task_struct *p, u64 enq_flags)
 	struct schedctl_task *t = task_record(p);
 
 	if (!t) {
-		scx_bpf_dsq_insert(p, SCX_DSQ_GLOBAL, slice_ns, enq_flags);
+		scx_bpf_dsq_insert(p, SCX_DSQ_GLOBAL, knob(KNOB_SLICE), enq_flags);
 		kick_idle_cpu(p);
 		return;
 	}
@@ -175,7 +189,7 @@ void BPF_STRUCT_OPS(lfirst_enqueue, struct task_struct *p, u64 enq_flags)
 		latency_enqueue(p, t, enq_flags);
 		return;
 	}
-	fair_enqueue(p, t, slice_ns, fair_key(t), enq_flags);
+	fair_enqueue(p, t, task_slice(t), fair_key(t), enq_flags);
 	kick_idle_cpu(p);
 }
 
@@ -192,7 +206,7 @@ void BPF_STRUCT_OPS(lfirst_dispatch, s32 cpu, struct task_struct *prev)
 	if (latency_goes_first && scx_bpf_dsq_move_to_local(LATENCY_DSQ))
 		return;
 	if (latency_goes_first && t && !fair) {
-		keep_running(prev, latency_slice_ns);
+		keep_running(prev, task_slice(t));
 		return;
 	}
 	if (fair_dispatch(cpu, fair, fair ? fair_key(fair) : 0))
@@ -299,5 +313,5 @@ struct sched_ext_ops lfirst_ops = {
 	.init = (void *)lfirst_init,
 	.exit = (void *)lfirst_exit,
 	.timeout_ms = 5000,
-	.name = "schedctl_cdfec228fd73",
+	.name = "schedctl_05aae9913df7",
 };
