@@ -31,7 +31,16 @@ from controller.api.intent import (
     SchedulingIntent,
     WorkloadSelector,
 )
-from controller.api.node import Attachment, NodeEvent, NodeScheduler, NodeSpec, NodeStatus, Quarantined
+from controller.api.node import (
+    Attachment,
+    ExitReport,
+    NodeEvent,
+    NodeScheduler,
+    NodeSpec,
+    NodeStatus,
+    Pulse,
+    Quarantined,
+)
 from controller.api.passport import (
     STAGES,
     DsseSignature,
@@ -74,13 +83,13 @@ from controller.api.template import Hole, HoleRange, Parameter, SchedulerTemplat
 __all__ = [
     "API_VERSION", "GROUP", "STAGES", "ApiModel", "Attachment", "CgroupCpu", "ClassMatch", "Classification",
     "Condition", "ConditionStatus", "CpuStats", "Desired", "Drift", "DsseSignature", "Envelope", "EvidenceFile",
-    "Finding", "Fingerprint", "Guardrail", "Histogram", "Hole", "HoleRange", "IntentMatch", "IntentSpec",
+    "ExitReport", "Finding", "Fingerprint", "Guardrail", "Histogram", "Hole", "HoleRange", "IntentMatch", "IntentSpec",
     "IntentStatus", "KernelColumn", "KernelFacts", "Metric", "NodeEvent", "NodeScheduler", "NodeSpec", "NodeStatus",
     "ObjectMeta", "Objective", "Parameter", "Passport", "PlanOutcome", "PlannerRecord", "PolicySpec", "PolicyStatus",
-    "Pressure", "Proposal", "Quarantined", "RenderedSource", "Reporter", "Resource", "RevisionBytes", "RevisionDigests",
-    "RevisionFiles", "RevisionSpec", "RevisionStatus", "RevisionTarget", "RolloutSpec", "SchedExtAbilities",
-    "SchedulerPolicy", "SchedulerRevision", "SchedulerTemplate", "SchedulingIntent", "Signature", "Silent",
-    "SourceState", "StageResult", "Status", "Store", "TaskClass", "TemplateSource", "TemplateSpec", "Topology",
-    "Verdict", "WakeEdge", "WorkloadProfile", "WorkloadSelector", "WorkloadStats", "fingerprint_of", "format_duration",
-    "format_percent", "now", "parse_duration", "parse_percent", "set_condition", "sha256",
+    "Pressure", "Proposal", "Pulse", "Quarantined", "RenderedSource", "Reporter", "Resource", "RevisionBytes",
+    "RevisionDigests", "RevisionFiles", "RevisionSpec", "RevisionStatus", "RevisionTarget", "RolloutSpec",
+    "SchedExtAbilities", "SchedulerPolicy", "SchedulerRevision", "SchedulerTemplate", "SchedulingIntent", "Signature",
+    "Silent", "SourceState", "StageResult", "Status", "Store", "TaskClass", "TemplateSource", "TemplateSpec",
+    "Topology", "Verdict", "WakeEdge", "WorkloadProfile", "WorkloadSelector", "WorkloadStats", "fingerprint_of",
+    "format_duration", "format_percent", "now", "parse_duration", "parse_percent", "set_condition", "sha256",
 ]  # fmt: skip

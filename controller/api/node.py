@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from controller.api.base import ApiModel, Digest, LabelMap, Resource, Status, Timestamp
+from controller.api.base import ApiModel, Digest, Duration, LabelMap, Resource, Status, Timestamp
 from controller.api.profile import KernelFacts, Topology, WorkloadProfile
 
 
@@ -25,6 +25,10 @@ class Attachment(ApiModel):
     object_digest: Digest | None = None
     since: Timestamp
     phase: Literal["Probation", "Promoted", "Foreign"] = Field(description="Foreign: attached by somebody else.")
+    loaded: str | None = Field(
+        default=None,
+        description="The revision whose object is loaded, when only the live knobs are those of `revision`.",
+    )
 
 
 class Quarantined(ApiModel):
@@ -35,6 +39,27 @@ class Quarantined(ApiModel):
     passport_digest: Digest = Field(description="The passport it was running under.")
     reason: str
     at: Timestamp
+
+
+class Pulse(ApiModel):
+    """That the attached scheduler decides, by its own heartbeat. A machine with nothing to run needs no decision."""
+
+    decisions: int = Field(ge=0, description="Times any CPU has put a task on since the scheduler was loaded.")
+    last_decision: Duration | None = Field(default=None, description="How long ago the last one was, then.")
+
+
+class ExitReport(ApiModel):
+    """Why the last scheduler that ended unasked did, by its own exit record."""
+
+    revision: str = Field(description="Whose it was.")
+    at: Timestamp = Field(description="When it was found.")
+    kind: int = Field(description="enum scx_exit_kind: 64 to 67 asked for, 1024 and more errors.")
+    code: int = Field(description="Its exit code.")
+    reason: Annotated[str, Field(max_length=64)] = Field(description="The kernel's reason.")
+    message: Annotated[str, Field(max_length=256)] = Field(default="", description="The kernel's message.")
+    dump: Annotated[str, Field(max_length=4096)] = Field(
+        default="", description="The beginning of the kernel's dump of queues and tasks, for errors."
+    )
 
 
 class NodeEvent(ApiModel):
@@ -57,6 +82,8 @@ class NodeStatus(Status):
     ejected: bool = Field(default=False, description="Held on the kernel's own scheduler by `schedctl eject`.")
     quarantine: tuple[Quarantined, ...] = ()
     events: tuple[NodeEvent, ...] = ()
+    pulse: Pulse | None = Field(default=None, description="The attached scheduler's heartbeat, at `heartbeat`.")
+    last_exit: ExitReport | None = Field(default=None, description="Why a scheduler ended unasked, the last time.")
     profile: WorkloadProfile | None = None
     heartbeat: Timestamp | None = Field(default=None, description="When the agent last wrote this.")
 

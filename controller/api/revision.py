@@ -33,6 +33,11 @@ class RevisionDigests(ApiModel):
     template: Digest
     proposal: Digest
     passport: Digest = Field(description="Of the DSSE envelope's bytes.")
+    code: Digest | None = Field(
+        default=None,
+        description="Of the object without its name and the values of its live knobs; equal for revisions that differ "
+        "in nothing else. Absent without knobs.",
+    )
 
 
 class RevisionTarget(ApiModel):

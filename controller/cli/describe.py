@@ -13,7 +13,7 @@ from controller.api.kinds import KINDS, of
 from controller.cli.command import Parser, Verb, not_found
 from controller.cli.context import Context
 from controller.cli.resources import Wanted, load, lookup, no_resources, select, wanted
-from controller.cli.text import age, align, cell, one_line
+from controller.cli.text import age, align, cell, one_line, printable
 
 Row = list[str]
 
@@ -58,10 +58,12 @@ def _text(resource: Resource, nodes: list[NodeScheduler], now: datetime) -> str:
     head += [["Created:", wire["metadata"]["creationTimestamp"]]] if meta.creation_timestamp else []
     head += [["Generation:", str(meta.generation)]] if meta.generation else []
     status = {key: value for key, value in wire.get("status", {}).items() if key not in _BULKY}
+    dump = status.get("lastExit", {}).pop("dump", "")
     sections = [
         head,
         _section("Spec", wire.get("spec", {})),
         _section("Status", status),
+        _dump(dump),
         _conditions(lookup(wire, ".status.conditions") or [], now),
         _events(resource, nodes, now),
     ]
@@ -108,6 +110,12 @@ def _scalar(value: Any) -> str:
 def _words(key: str) -> str:
     """`matchedTasks` → `Matched Tasks`."""
     return " ".join(word.capitalize() for word in re.findall(r"[A-Z]?[a-z]+", key))
+
+
+def _dump(text: str) -> list[Row]:
+    """The kernel's dump of the scheduler that ended last, line by line."""
+    lines = text.rstrip().splitlines()
+    return [["Last Exit Dump:"], *([f"  {printable(line)}"] for line in lines)] if lines else []
 
 
 def _conditions(conditions: list[dict[str, Any]], now: datetime) -> list[Row]:

@@ -64,6 +64,8 @@ def _node_diff(node: NodeScheduler, desired: Desired) -> str:
     after: Facts = {}
     if wanted is not None:
         after = {"revision": wanted.name, "ops": wanted.spec.ops_name, "object": wanted.spec.digests.object}
+    if attached is not None and wanted is not None and attached.loaded and attached.revision == wanted.name:
+        after["ops"] = attached.ops_name  # only its knobs are there, in the scheduler that was loaded before
     place = f"nodescheduler/{node.name}"
     return _unified(_lines(before), _lines(after), f"attached/{place}", f"committed/{place}")
 

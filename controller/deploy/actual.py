@@ -31,6 +31,9 @@ class Actual(ApiModel):
     """/sys/kernel/sched_ext/state, or `unsupported`."""
     attached: Attachment | None = None
     pinned: bool = False
+    code: str = ""
+    """Digest of what is loaded but for its knobs: a revision with this `digests.code` needs no detach. "" without knobs
+    that could be changed."""
     died: Death | None = None
     ejected: bool = False
     last_good: str | None = None

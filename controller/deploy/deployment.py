@@ -6,24 +6,31 @@ node spends a moment on the kernel's own scheduler), the new one is attached and
 if the agent dies the kernel falls back at once), and after probation its link is pinned in bpffs under its ops name
 (promotion: the agent may restart, the scheduler stays, the next agent adopts it). `onAgentExit: detach` never pins.
 
+A revision that differs from the attached one in live knobs alone is not attached: its knobs are written into the map of
+the scheduler that runs (`tune`), which is on probation again, held by this process alone, without a moment on the
+kernel's own scheduler. The kernel goes on showing the name under which the object was loaded.
+
 Nothing is believed that the kernel does not say: `actual` reads sysfs and the kernel log each time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import contextlib
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
-from controller.api import Attachment, NodeEvent, Quarantined, now
+from controller.api import Attachment, ExitReport, NodeEvent, Pulse, Quarantined, now
 from controller.deploy import eject as ejecting
+from controller.deploy import records
 from controller.deploy.actual import Actual, Death
 from controller.deploy.gate import Admitted
 from controller.deploy.journal import Journal, Record
-from controller.errors import KernelError, LoadRefused
-from controller.kernel import loader, nodefacts, schedext
+from controller.errors import InputError, KernelError, LoadRefused
+from controller.kernel import knobs, loader, nodefacts, schedext
 
 CGROUP_MAP = "schedctl_cgroups"
 """BPF map of our templates: cgroup id (u64) → one bit a class (four u64); bpf/include/schedctl.bpf.h."""
+_FIRST = bytes(4)
 CONTROL_MAP = "schedctl_control"
 """BPF map whose one u64 is counted up to have every task matched anew."""
 Cgroups = Mapping[int, Collection[int]]
@@ -37,7 +44,7 @@ class Deployment:
         self._state = state
         self._pins = pins
         self._journal = Journal(state)
-        self._live: loader.Scheduler | None = None
+        self._live: loader.Scheduler | loader.Pinned | None = None
         self._kernel = nodefacts.kernel()
         self._boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         if self._journal.unreadable:
@@ -46,6 +53,21 @@ class Deployment:
         record = self._journal.entries.attached
         if record is not None and record.boot_id != self._boot_id:
             self._journal.update(attached=None)
+        elif record is not None and record.tuning is not None:
+            self._untune(record)
+
+    @property
+    def last_exit(self) -> ExitReport | None:
+        """Why a scheduler of ours ended unasked, the last time."""
+        return self._journal.entries.last_exit
+
+    def pulse(self) -> Pulse | None:
+        """Whether the attached scheduler decides: how often so far, and how long ago. Cheap: one lookup in a map."""
+        record = self._journal.entries.attached
+        if record is None or schedext.ops_name() != record.ops_name:
+            return None
+        with self._maps(record) as maps:
+            return records.pulse(maps) if maps is not None else None
 
     @property
     def events(self) -> tuple[NodeEvent, ...]:
@@ -73,6 +95,7 @@ class Deployment:
                 object_digest=record.object_digest,
                 since=record.since,
                 phase=phase,
+                loaded=record.loaded,
             )
         elif state == "enabled":
             attached = Attachment(ops_name=ops, since=now(), phase="Foreign")
@@ -82,6 +105,7 @@ class Deployment:
             state=state,
             attached=attached,
             pinned=pinned,
+            code=record.code if record is not None and ours else "",
             died=self._death(record) if record is not None and not ours else None,
             ejected=ejecting.is_held(self._state),
             last_good=entries.last_good,
@@ -113,6 +137,31 @@ class Deployment:
         self._remember(admitted, "Probation")
         self._journal.event("Normal", "Attached", f"{admitted.revision.name} ({spec.ops_name}) is on probation")
 
+    def tune(self, admitted: Admitted, cgroups: Cgroups) -> None:
+        """Write the knobs of `admitted` into the attached scheduler, and put it on probation with them.
+
+        KernelError, with the old knobs in force, when it is not the same code or the map cannot be written. The journal
+        is written before the map, so that an agent that dies in between is followed by one that puts the old values
+        back (while the scheduler is still pinned) or finds that the kernel fell back (after that).
+        """
+        record = self._journal.entries.attached
+        code, image = knobs.code_digest(admitted.object), knobs.image(admitted.object)
+        if record is None or not code or record.code != code:
+            raise KernelError(f"{admitted.revision.name} is not the code that is loaded", remedy="attach it instead")
+        self._hold(record)
+        assert self._live is not None
+        self._journal.update(attached=record.model_copy(update={"tuning": admitted.revision.name}))
+        try:
+            self._live.map_update(knobs.MAP, _FIRST, image)
+            _fill(self._live, cgroups)
+        except BaseException:
+            self._untune(record)
+            raise
+        self._live.unpin()
+        self._remember(admitted, "Probation", loaded=record)
+        was, name = record.revision, admitted.revision.name
+        self._journal.event("Normal", "Tuned", f"{name}: its knobs took the place of those of {was}, without a detach")
+
     def promote(self, *, pin: bool) -> None:
         """End the probation; with `pin` the scheduler outlives this process."""
         record = self._journal.entries.attached
@@ -138,8 +187,15 @@ class Deployment:
 
     def bury(self, death: Death) -> None:
         """Take note that a scheduler died; quarantine its digest if that was its own fault."""
+        record = self._journal.entries.attached
+        report = None
+        if record is not None:
+            with self._maps(record) as maps:
+                report = records.exit_report(maps, death.revision) if maps is not None else None
         self._drop_current()
         self._journal.update(attached=None)
+        if report is not None and death.fault == "Scheduler":
+            self._journal.update(last_exit=report)
         self._journal.event("Warning", f"{death.fault}Exit", f"{death.revision}: {death.reason}")
         if death.fault == "Scheduler" and self._kernel.btf_digest is not None:
             self.quarantine(death.object_digest, death.passport_digest, death.reason)
@@ -163,11 +219,9 @@ class Deployment:
         record = self._journal.entries.attached
         if not cgroups or record is None:
             return
-        if self._live is not None:
-            _fill(self._live, cgroups)
-        elif (self._pins / record.ops_name / loader.LINK_NAME).exists():
-            with loader.adopt(self._pins / record.ops_name) as pinned:
-                _fill(pinned, cgroups)
+        with self._maps(record) as maps:
+            if maps is not None:
+                _fill(maps, cgroups)
 
     def close(self) -> None:
         """Let go. A scheduler on probation goes with us, a promoted one stays pinned."""
@@ -175,16 +229,51 @@ class Deployment:
             self._live.close()
             self._live = None
 
-    def _remember(self, admitted: Admitted, phase: str) -> None:
+    @contextlib.contextmanager
+    def _maps(self, record: Record) -> Iterator[loader.Scheduler | loader.Pinned | None]:
+        """The maps of the attached scheduler, or of one that was until now; None when nothing holds them."""
+        if self._live is not None:
+            yield self._live
+        elif (self._pins / record.ops_name / loader.LINK_NAME).exists():
+            with loader.adopt(self._pins / record.ops_name) as pinned:
+                yield pinned
+        else:
+            yield None
+
+    def _hold(self, record: Record) -> None:
+        """Have this process hold the attached scheduler's link, beside its pin."""
+        if self._live is None:
+            self._live = loader.adopt(self._pins / record.ops_name)
+
+    def _untune(self, record: Record) -> None:
+        """Put back the knobs that were in force before a change that did not come to its end."""
+        if self._live is None and not (self._pins / record.ops_name / loader.LINK_NAME).exists():
+            return  # the link died with the agent: `_death` says so
+        try:
+            with self._maps(record) as maps:
+                assert maps is not None
+                maps.map_update(knobs.MAP, _FIRST, bytes.fromhex(record.knobs))
+        except (KernelError, InputError, ValueError) as error:
+            self.detach(f"its knobs are half changed and cannot be put back: {error}")
+            return
+        self._journal.update(attached=record.model_copy(update={"tuning": None}))
+        message = f"a change of the knobs was not finished; those of {record.revision} are in force again"
+        self._journal.event("Warning", "KnobsRestored", message)
+
+    def _remember(self, admitted: Admitted, phase: str, *, loaded: Record | None = None) -> None:
+        """Journal it as attached; `loaded`: into the scheduler of that record."""
         spec = admitted.revision.spec
         record = Record(
             revision=admitted.revision.name,
             object_digest=spec.digests.object,
             passport_digest=spec.digests.passport,
-            ops_name=spec.ops_name,
+            ops_name=loaded.ops_name if loaded is not None else spec.ops_name,
             since=now(),
             phase="Probation" if phase == "Probation" else "Attaching",
             boot_id=self._boot_id,
+            code=knobs.code_digest(admitted.object),
+            knobs=knobs.image(admitted.object).hex(),
+            loaded=(loaded.loaded or loaded.revision) if loaded is not None else None,
         )
         self._journal.update(attached=record)
 
@@ -205,7 +294,7 @@ class Deployment:
             reader.close()
         if left is not None and (left.is_error or left.kind_name == "SCX_EXIT_SYSRQ"):
             fault, reason = "Scheduler", f"{left.reason}: {left.message}".rstrip(": ")
-        elif self._live is None and record.phase != "Promoted":
+        elif self._live is None and (record.phase != "Promoted" or record.tuning is not None):
             fault, reason = "Agent", "the agent went away during probation, and the kernel fell back"
         else:
             fault, reason = "Operator", (left.reason if left else "") or "it is no longer attached"
@@ -232,6 +321,5 @@ def _fill(scheduler: loader.Scheduler | loader.Pinned, cgroups: Cgroups) -> None
         bits = sum(1 << number for number in numbers)
         scheduler.map_update(CGROUP_MAP, cgroup_id.to_bytes(8, "little"), bits.to_bytes(32, "little"))
     if cgroups:
-        first = bytes(4)
-        seen = int.from_bytes(scheduler.map_lookup(CONTROL_MAP, first) or b"", "little")
-        scheduler.map_update(CONTROL_MAP, first, ((seen + 1) % (1 << 64)).to_bytes(8, "little"))
+        seen = int.from_bytes(scheduler.map_lookup(CONTROL_MAP, _FIRST) or b"", "little")
+        scheduler.map_update(CONTROL_MAP, _FIRST, ((seen + 1) % (1 << 64)).to_bytes(8, "little"))

@@ -13,6 +13,7 @@ from datetime import datetime
 from controller.api import Passport, RevisionBytes, SchedulerRevision, sha256
 from controller.deploy.actual import Actual
 from controller.errors import TrustError
+from controller.kernel import knobs
 from controller.trust import dsse, keys
 
 
@@ -35,6 +36,8 @@ def prove(revision: SchedulerRevision, files: RevisionBytes) -> Passport:
                 f"revision {revision.name}: the {name} is not the one that was committed with it",
                 remedy="revert the change to revisions/, or delete the revision and let it be made again",
             )
+    if digests.code is not None and digests.code != knobs.code_digest(files.object):
+        raise TrustError(f"revision {revision.name}: its manifest says that it is other code than its object holds")
     if revision.spec.proposal.content_digest() != digests.proposal:
         raise TrustError(f"revision {revision.name}: the proposal was changed after it was verified")
     passport = dsse.verify(files.passport, keys.list_trusted())

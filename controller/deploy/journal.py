@@ -13,7 +13,7 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from controller.api import ApiModel, NodeEvent, Quarantined, now
+from controller.api import ApiModel, ExitReport, NodeEvent, Quarantined, now
 from controller.api.base import Timestamp
 
 _FILE = "journal.json"
@@ -31,6 +31,14 @@ class Record(ApiModel):
     since: Timestamp
     phase: Literal["Attaching", "Probation", "Promoted"]
     boot_id: str
+    code: str = ""
+    """Digest of the loaded object without its knobs' values; "" when it has none."""
+    knobs: str = ""
+    """The values of its knobs now, in hexadecimal."""
+    loaded: str | None = None
+    """The revision whose object is loaded, after the knobs of `revision` were written into it."""
+    tuning: str | None = None
+    """The revision whose knobs are being written: found by the next agent, it means that this one died meanwhile."""
 
 
 class Entries(ApiModel):
@@ -39,6 +47,7 @@ class Entries(ApiModel):
     attached: Record | None = None
     last_good: str | None = None
     quarantine: tuple[Quarantined, ...] = ()
+    last_exit: ExitReport | None = None
     events: tuple[NodeEvent, ...] = ()
 
 

@@ -123,7 +123,7 @@ class Scheduler(_Maps):
         self.report = LoadReport(loaded.ops_name, programs(loaded), log, loaded.timeout_ms)
         self._object: BpfObject | None = loaded
         self._link: int | None = None
-        self._pinned = False
+        self._pinned_at: Path | None = None
         self._kmsg = KmsgReader()
 
     @classmethod
@@ -193,23 +193,17 @@ class Scheduler(_Maps):
             time.sleep(0.02)
 
     def pin(self, directory: Path) -> None:
-        """Pin link and maps under `directory` in bpffs: the scheduler then outlives this process. Raises KernelError.
-
-        The link comes last: a directory without one holds nothing in charge.
-        """
+        """Pin link and maps under `directory` in bpffs: the scheduler then outlives this process; or KernelError."""
         if self._link is None:
             raise KernelError(f"cannot pin {self.report.ops_name}: it is not attached")
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise _pin_error(directory, error.strerror) from error
-        lib = libbpf.library()
-        for found in self.maps.values():
-            if lib.bpf_obj_pin(found.fd, os.fsencode(directory / found.name)) != 0:
-                raise _pin_error(directory / found.name, libbpf.reason(libbpf.last_error()))
-        if lib.bpf_link__pin(self._link, os.fsencode(directory / LINK_NAME)) != 0:
-            raise _pin_error(directory / LINK_NAME, libbpf.reason(libbpf.last_error()))
-        self._pinned = True
+        _pin(directory, libbpf.library().bpf_link__fd(self._link), self.maps)
+        self._pinned_at = directory
+
+    def unpin(self) -> None:
+        """Remove the pins: this process alone holds the scheduler then, which stays in charge."""
+        if self._pinned_at is not None:
+            _unpin(self._pinned_at)
+            self._pinned_at = None
 
     def detach(self) -> None:
         """Drop this process's link and, unless it is pinned, wait until the kernel's own scheduler is back."""
@@ -217,7 +211,7 @@ class Scheduler(_Maps):
             return
         libbpf.library().bpf_link__destroy(self._link)
         self._link = None
-        if not self._pinned:
+        if self._pinned_at is None:
             _await_gone(self.report.ops_name)
 
     def close(self) -> None:
@@ -253,6 +247,15 @@ class Pinned(_Maps):
         super().__init__(maps)
         self.directory = directory
         self._link_fd = link_fd
+
+    def pin(self, directory: Path) -> None:
+        """Pin link and maps again, under `directory` in bpffs. Raises KernelError."""
+        _pin(directory, self._link_fd, self.maps)
+        self.directory = directory
+
+    def unpin(self) -> None:
+        """Remove the pins: this process alone holds the scheduler then, which stays in charge."""
+        _unpin(self.directory)
 
     def detach(self) -> None:
         """Remove the pins, drop the link and wait until the kernel's own scheduler is back. Raises KernelError."""
@@ -304,6 +307,17 @@ def eject_all(bpffs_root: Path, *, wait_s: float = _DETACH_S) -> SchedExtStatus:
     return schedext.status()
 
 
+def _pin(directory: Path, link_fd: int, maps: dict[str, Map]) -> None:
+    """The link comes last: a directory without one holds nothing in charge."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _pin_error(directory, error.strerror) from error
+    for name, fd in (*((found.name, found.fd) for found in maps.values()), (LINK_NAME, link_fd)):
+        if libbpf.library().bpf_obj_pin(fd, os.fsencode(directory / name)) != 0:
+            raise _pin_error(directory / name, libbpf.reason(libbpf.last_error()))
+
+
 def _unpin(directory: Path) -> None:
     try:
         files = [file for file in directory.iterdir() if not file.is_dir()]
@@ -340,7 +354,9 @@ def _pin_error(path: Path, why: str | None) -> KernelError:
 
 
 def _maps(handle: int | None) -> dict[str, Map]:
-    """The maps by name; a section's map by its section, `bss` or `data_foo` (bpffs allows no dot in a name)."""
+    """The maps by name; a section's map by its section, `bss` or `data_foo` (bpffs allows no dot in a name), and those
+    of bpf/include by the name they are documented under: .data.schedctl_knobs is `schedctl_knobs`.
+    """
     lib = libbpf.library()
     maps = {}
     for found in each_map(handle):
@@ -351,6 +367,7 @@ def _maps(handle: int | None) -> dict[str, Map]:
         if lib.bpf_map__is_internal(found):
             name = name.partition(".")[2]
         name = name.replace(".", "_")
+        name = name.removeprefix("data_") if name.startswith("data_schedctl_") else name
         maps[name] = Map(name, fd)
     return maps
 

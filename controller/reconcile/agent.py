@@ -112,7 +112,7 @@ def _unfinished(decision: NodeDecision | None) -> bool:
         return False
     reasons = {c.type: c.reason for c in decision.conditions}
     on_probation = reasons.get("Attached") == "Probation"
-    return on_probation or reasons.get("Ready") in ("Attaching", "Observing", "SchedulerDied")
+    return on_probation or reasons.get("Ready") in ("Attaching", "Tuning", "Observing", "SchedulerDied")
 
 
 def _is(decision: NodeDecision, kind: str) -> bool:

@@ -15,6 +15,7 @@ from typing import Literal
 
 from controller.api import (
     ApiModel,
+    Attachment,
     Condition,
     ConditionStatus,
     Drift,
@@ -38,6 +39,12 @@ class Attach(ApiModel):
     why: str
 
 
+class Tune(ApiModel):
+    """Write this committed revision's knobs into the scheduler that runs; the gate has the last word."""
+
+    revision: SchedulerRevision
+
+
 class Detach(ApiModel):
     """Back to the kernel's own scheduler."""
 
@@ -56,7 +63,7 @@ class Bury(ApiModel):
     death: Death
 
 
-Action = Attach | Detach | Promote | Bury
+Action = Attach | Tune | Detach | Promote | Bury
 
 
 class NodeView(ApiModel):
@@ -137,12 +144,36 @@ def _under(view: NodeView, policy: SchedulerPolicy) -> NodeDecision:
     if bad is not None or wanted.name in view.refused:
         why = bad.reason if bad is not None else view.refused[wanted.name]
         return _fallback(view, policy, wanted, "Quarantined" if bad is not None else "Refused", why)
+    if _only_knobs_differ(view, wanted):
+        message = f"changing knobs to those of {wanted.name}"
+        return _decide(view, "Reconciling", "Tuning", message, Tune(revision=wanted))
     if actual.attached is None or actual.attached.revision != wanted.name:
         message = f"attaching {wanted.name}"
         return _decide(
             view, "Reconciling", "Attaching", message, Attach(revision=wanted, why="committed for this node")
         )
     return _attached(view, policy, wanted.name)
+
+
+def _only_knobs_differ(view: NodeView, wanted: SchedulerRevision) -> bool:
+    """Whether the attached scheduler becomes the wanted revision by its map of knobs alone.
+
+    The object says so: without its knobs' values it is the one that is loaded. The classes must be those of the
+    attached revision too, for user space resolves cgroups from their selectors.
+    """
+    attached, desired = view.actual.attached, view.source.desired
+    assert desired is not None
+    if attached is None or attached.revision in (None, wanted.name):
+        return False
+    running = next((r for r in desired.revisions if r.name == attached.revision), None)
+    if running is None or not view.actual.code or wanted.spec.digests.code != view.actual.code:
+        return False
+    return running.spec.target == wanted.spec.target and _fixed(running) == _fixed(wanted)
+
+
+def _fixed(revision: SchedulerRevision) -> list[object]:
+    """What no knob changes of a revision's classes."""
+    return [(c.handle, c.intent, c.metric, c.match, c.selector) for c in revision.spec.proposal.classes]
 
 
 def _attached(view: NodeView, policy: SchedulerPolicy, name: str) -> NodeDecision:
@@ -236,7 +267,7 @@ def _decide(
             "Attached",
             attached is not None,
             attached.phase if attached is not None else "KernelScheduler",
-            f"{attached.ops_name} is in root/ops" if attached is not None else "the kernel's own scheduler runs",
+            _in_charge(attached) if attached is not None else "the kernel's own scheduler runs",
         ),
     ]
     conditions = tuple(
@@ -250,6 +281,15 @@ def _decide(
         for kind, true, why, text in said
     )
     return NodeDecision(actions=(action,) if action is not None else (), conditions=conditions)
+
+
+def _in_charge(attached: Attachment) -> str:
+    said = f"{attached.ops_name} is in root/ops"
+    return (
+        f"{said}; it was loaded as {attached.loaded}, with the knobs of {attached.revision}"
+        if attached.loaded
+        else said
+    )
 
 
 class PlanTask(ApiModel):

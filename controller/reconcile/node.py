@@ -36,7 +36,7 @@ from controller.api import (
 from controller.deploy import Actual, Deployment, admit
 from controller.deploy.deployment import why_refused
 from controller.errors import InputError, KernelError, RepositoryError, TrustError
-from controller.reconcile.diff import Action, Attach, Bury, Detach, NodeDecision, NodeView, Promote, diff_node
+from controller.reconcile.diff import Action, Attach, Bury, Detach, NodeDecision, NodeView, Promote, Tune, diff_node
 
 _MAX_ACTIONS = 8
 """Actions in one pass: attach, bury, roll back and a little more; a longer chain would be a loop."""
@@ -107,6 +107,7 @@ class NodeAgent:
                 "attached": _steady(self._status().attached, actual.attached),
                 "ejected": actual.ejected,
                 "quarantine": actual.quarantine,
+                "last_exit": self._deployment.last_exit,
             }
         )
         self._node = self._node.model_copy(update={"status": status})
@@ -116,6 +117,8 @@ class NodeAgent:
         match action:
             case Attach():
                 self._attach(action, desired)
+            case Tune():
+                self._tune(action, desired)
             case Detach():
                 self._reporter.step(f"detaching: {action.why}")
                 self._deployment.detach(action.why)
@@ -144,6 +147,24 @@ class NodeAgent:
             self._refuse(revision, reason)
         else:
             self._reporter.done(f"attached {revision.name} as {revision.spec.ops_name}")
+
+    def _tune(self, action: Tune, desired: Desired | None) -> None:
+        """Change the knobs in place; where that fails, attach the revision as any other."""
+        revision = action.revision
+        assert desired is not None
+        self._reporter.step(f"changing knobs to those of {revision.name}")
+        try:
+            files = self._store.revision_bytes(revision, desired.commit)
+            admitted = admit(revision, files, self._deployment.actual(), now())
+            self._deployment.tune(admitted, class_cgroups(revision))
+        except (TrustError, InputError) as error:
+            self._refuse(revision, str(error))
+        except KernelError as error:
+            why = f"its knobs could not be changed in place: {error.message}"
+            self._deployment.event("Warning", "NotTuned", f"{revision.name}: {why}")
+            self._attach(Attach(revision=revision, why=why), desired)
+        else:
+            self._reporter.done(f"the knobs of {revision.name} are in force, without a detach")
 
     def _refuse(self, revision: SchedulerRevision, reason: str) -> None:
         self._refused[revision.name] = reason
@@ -186,7 +207,8 @@ class NodeAgent:
         due = status.heartbeat is None or at - status.heartbeat >= _HEARTBEAT
         if same and not due:
             return
-        self._node = self._node.model_copy(update={"status": status.model_copy(update={"heartbeat": at})})
+        alive = {"heartbeat": at, "pulse": self._deployment.pulse()}
+        self._node = self._node.model_copy(update={"status": status.model_copy(update=alive)})
         try:
             self._store.put_status(self._name, [self._node])
         except RepositoryError as error:  # what the kernel runs does not depend on whether others can read it

@@ -39,7 +39,7 @@ from controller.api import (
     sha256,
 )
 from controller.errors import InputError, RepositoryError, SchedctlError
-from controller.kernel import images
+from controller.kernel import images, knobs
 from controller.kernel.images import KernelImage
 from controller.kernel.microvm import VmShape
 from controller.reconcile import drift, keys
@@ -242,6 +242,7 @@ def revision_for(task: PlanTask, proposal: Proposal, passport: Passport, files: 
         template=proposal.template_digest,
         proposal=proposal.content_digest(),
         passport=sha256(files.passport),
+        code=knobs.code_digest(files.object) or None,
     )
     short = sha256(f"{task.key}{digests.object}{digests.passport}".encode())[7:17]
     name = f"{task.policy.name}-{short}"

@@ -9,7 +9,7 @@ from controller.api import NodeScheduler, PlanOutcome, Quarantined, SourceState
 from controller.deploy import Actual
 from controller.deploy.actual import Death
 from controller.reconcile import keys
-from controller.reconcile.diff import Attach, Bury, Detach, NodeDecision, NodeView, Promote, diff_node
+from controller.reconcile.diff import Attach, Bury, Detach, NodeDecision, NodeView, Promote, Tune, diff_node
 from tests.builders import (
     BTF,
     T0,
@@ -65,6 +65,53 @@ def test_the_newest_of_equal_revisions_is_wanted():
     newer = revision("default-2", POLICY, (INTENT,), made=10, object_="1")
     decision = decide(source(POLICY, INTENT, newer, WANTED), actual(attached=attachment(WANTED)))
     assert [a.revision.name for a in decision.actions] == ["default-2"]
+
+
+def tunable(name: str, *, weight: int = 100, code: str = "c", made: float = 0, comm: str = "web"):
+    """A revision whose object without its knobs has the digest `code`."""
+    plain = revision(name, POLICY, (INTENT,), made=made, object_=name[-1])
+    classes = tuple(
+        c.model_copy(update={"weight": weight, "selector": c.selector.model_copy(update={"comm": (comm,)})})
+        for c in plain.spec.proposal.classes
+    )
+    filled = {
+        "digests": plain.spec.digests.model_copy(update={"code": digest(code)}),
+        "proposal": plain.spec.proposal.model_copy(update={"classes": classes}),
+    }
+    return plain.model_copy(update={"spec": plain.spec.model_copy(update=filled)})
+
+
+@pytest.mark.parametrize(
+    ("newer", "code", "action"),
+    [
+        (tunable("default-2", weight=300, made=10), digest("c"), Tune),
+        (tunable("default-2", weight=300, made=10), "", Attach),
+        (tunable("default-2", weight=300, made=10), digest("e"), Attach),
+        (tunable("default-2", weight=300, made=10, code="e"), digest("c"), Attach),
+        (tunable("default-2", weight=300, made=10, comm="other"), digest("c"), Attach),
+        (revision("default-2", POLICY, (INTENT,), made=10, object_="2"), digest("c"), Attach),
+    ],
+    ids=["same code", "no knobs", "other code loaded", "other code wanted", "other tasks", "no digest"],
+)
+def test_only_a_revision_that_differs_in_knobs_alone_changes_them_in_place(newer, code, action):
+    older = tunable("default-1")
+    decision = decide(source(POLICY, INTENT, older, newer), actual(attached=attachment(older), code=code))
+    assert [type(a) for a in decision.actions] == [action]
+    assert decision.actions[0].revision == newer
+
+
+def test_knobs_are_not_changed_in_place_under_a_revision_that_was_deleted():
+    older, newer = tunable("default-1"), tunable("default-2", weight=300, made=10)
+    decision = decide(source(POLICY, INTENT, newer), actual(attached=attachment(older), code=digest("c")))
+    assert [type(a) for a in decision.actions] == [Attach]
+
+
+def test_the_knobs_of_a_quarantined_revision_are_never_written():
+    older, newer = tunable("default-1"), tunable("default-2", weight=300, made=10)
+    bad = actual(attached=attachment(older), code=digest("c"), quarantine=(quarantined("2"),))
+    decision = decide(source(POLICY, INTENT, older, newer), bad)
+    assert decision.actions == ()
+    assert "staying on default-1" in said(decision, "Stalled")[2]
 
 
 def test_nothing_is_attached_without_a_revision():

@@ -52,7 +52,17 @@ def mixed(count: int) -> tuple[TaskClass, ...]:
     return tuple(made)
 
 
-def compiled(template: str, *classes: TaskClass, **filled: Any) -> CompiledObject:
-    """The object that the verifier would build, by the same compiler in the same sandbox."""
+def source(template: str, *classes: TaskClass, **filled: Any) -> str:
+    """The C of a built-in template."""
     made = TEMPLATES[template]
-    return compile_bpf(render(proposal(made, *classes, **filled), made).text, data_dir("bpf") / "include")
+    return render(proposal(made, *classes, **filled), made).text
+
+
+def built(text: str) -> CompiledObject:
+    """The object that the verifier would build of the C, by the same compiler in the same sandbox."""
+    return compile_bpf(text, data_dir("bpf") / "include")
+
+
+def compiled(template: str, *classes: TaskClass, **filled: Any) -> CompiledObject:
+    """The object of a built-in template."""
+    return built(source(template, *classes, **filled))

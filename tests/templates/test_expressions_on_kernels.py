@@ -18,6 +18,7 @@ from controller.paths import data_dir
 from tests.conftest import missing
 from tests.kernel.conftest import kernel_image
 from tests.render import expressions
+from tests.templates import cases as templates
 
 COUNT = 2000
 
@@ -35,6 +36,20 @@ def built() -> CompiledObject:
         missing(error.message, error.remedy)
 
 
+def widest() -> list[tuple[str, str, str]]:
+    """(template, hole, expression): for each hole the two with most operators, and one that is all branches."""
+    found = []
+    for template in templates.TEMPLATES.values():
+        for hole in template.spec.holes:
+            of_hole = [case for case in cases() if case.hole == hole]
+            of_hole.sort(key=lambda case: len(list(expressions.inside(case.proven.tree, case.values))))
+            first = hole.names[0]
+            branches = f"min({first}, {'max(burst,' * 20}weight{')' * 20})"
+            texts = [*(case.text for case in of_hole[-2:]), branches, "+".join(f"(burst<{n}?1:2)" for n in range(20))]
+            found += [(template.name, hole.name, text) for text in texts]
+    return found
+
+
 def test_two_thousand_accepted_expressions_compile() -> None:
     assert len(built().object) > 0
     assert [d for d in built().diagnostics if d.severity != "warning"] == []
@@ -50,6 +65,8 @@ def test_two_thousand_accepted_expressions_load_and_are_worth_what_they_say(whic
         guest.attach()
         raw = guest.map_lookup("data_out", bytes(4))
         guest.detach()
+        for name, hole, text in widest():
+            guest.load(templates.compiled(name, *templates.mixed(3), expressions={hole: text}).object)
     assert raw is not None
     print(f"{which}: {COUNT} expressions in {took:.1f} s: {report.programs}")
     got = struct.unpack(f"<{COUNT}Q", raw)
