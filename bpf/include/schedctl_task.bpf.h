@@ -166,13 +166,13 @@ static __always_inline struct schedctl_stats *class_stats(u32 class)
 }
 
 /* The class's row; a class out of range, which cannot be, reads as others. */
-static __always_inline const struct schedctl_class *class_of(const struct schedctl_task *t)
+static __arithmetic const struct schedctl_class *class_of(const struct schedctl_task *t)
 {
 	return &classes[bounded(t->class, NR_CLASSES)];
 }
 
 /* The weight of the task's class, as it is now. */
-static __always_inline u64 class_weight(const struct schedctl_task *t)
+static __arithmetic u64 class_weight(const struct schedctl_task *t)
 {
 #if NR_KNOBS
 	return class_knob(t->class, KNOB_WEIGHTS);

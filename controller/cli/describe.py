@@ -115,7 +115,7 @@ def _words(key: str) -> str:
 def _dump(text: str) -> list[Row]:
     """The kernel's dump of the scheduler that ended last, line by line."""
     lines = text.rstrip().splitlines()
-    return [["Last Exit Dump:"], *([f"  {printable(line)}"] for line in lines)] if lines else []
+    return [["Last Exit Dump:"], *([f"  {printable(line)}".rstrip()] for line in lines)] if lines else []
 
 
 def _conditions(conditions: list[dict[str, Any]], now: datetime) -> list[Row]:

@@ -11,6 +11,7 @@ import pytest
 from controller.api import (
     Attachment,
     Condition,
+    ExitReport,
     IntentStatus,
     NodeEvent,
     NodeScheduler,
@@ -18,6 +19,7 @@ from controller.api import (
     NodeStatus,
     ObjectMeta,
     PolicyStatus,
+    Pulse,
     SchedulerPolicy,
     SchedulingIntent,
 )
@@ -159,6 +161,16 @@ def node(name: str = "n1", *, attached: bool = True) -> NodeScheduler:
             state="enabled" if attached else "disabled",
             attached=attachment if attached else None,
             events=events,
+            last_exit=ExitReport(
+                revision="default-9876543210",
+                at=at(minutes=40),
+                kind=1026,
+                code=0,
+                reason="runnable task stall",
+                message="app[17] failed to run for 5.312s",
+                dump="schedctl: disabled\n\nCPU 0   : nr_run=2\n\x1b[31mapp",
+            ),
+            pulse=Pulse(decisions=123456, last_decision=12_000_000) if attached else None,
             heartbeat=at(days=3, hours=4),
         ),
     )

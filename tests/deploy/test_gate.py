@@ -17,7 +17,7 @@ from controller.api import (
     sha256,
 )
 from controller.api.passport import STAGES
-from controller.deploy import admit
+from controller.deploy import admit, gate
 from controller.errors import TrustError
 from controller.trust import dsse, keys
 from tests.builders import BTF, T0, TOPOLOGY, actual, digest, intent, later, policy, revision
@@ -74,6 +74,18 @@ def refused(made: SchedulerRevision, files: RevisionBytes, actual_=None, at=None
 def test_what_was_proven_here_is_admitted():
     made, files = committed()
     assert admit(made, files, actual(), later(60)).object == OBJECT
+
+
+def test_a_manifest_that_calls_it_other_code_is_refused(monkeypatch):
+    made, files = committed()
+    monkeypatch.setattr(gate.knobs, "code_digest", lambda _object: digest("a"))
+    for code, good in ((digest("a"), True), (digest("b"), False)):
+        digests = made.spec.digests.model_copy(update={"code": code})
+        claims = made.model_copy(update={"spec": made.spec.model_copy(update={"digests": digests})})
+        if good:
+            assert admit(claims, files, actual(), later(60)).object == OBJECT
+        else:
+            assert "other code than its object holds" in refused(claims, files)
 
 
 @pytest.mark.parametrize("name", ["source", "object", "passport"])

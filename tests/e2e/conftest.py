@@ -39,9 +39,12 @@ from controller.api import (
 )
 from controller.api.passport import STAGES
 from controller.errors import ToolMissing
-from controller.kernel import images, nodevm, qemu
+from controller.kernel import images, knobs, nodevm, qemu
+from controller.kernel.clang import compile_bpf
 from controller.kernel.initramfs import build_load_generator
+from controller.paths import data_dir
 from controller.reconcile import keys
+from controller.render import builtin_templates, render, template_digest
 from controller.source import GitStore, init
 from controller.trust import dsse
 from controller.trust import keys as trust_keys
@@ -51,6 +54,7 @@ from tests.conftest import missing
 FIXTURES = Path(__file__).parents[1] / "kernel" / "fixtures"
 SCHEDCTL = str(Path(sys.executable).with_name("schedctl"))
 GUEST_ENV = {"SCHEDCTL_CONFIG": "/run/schedctl/config", "SCHEDCTL_STATE": "/run/schedctl/state"}
+FAIR = next(template for template in builtin_templates() if template.name == "weighted-fair")
 STATE = Path("/sys/kernel/sched_ext")
 INTENT = """\
 apiVersion: schedctl.dev/v1alpha1
@@ -141,34 +145,50 @@ class World:
         for old, new in replace.items():
             assert f".{old} = " in text
             text = "\n".join(f"\t.{old} = {new}," if f".{old} = " in line else line for line in text.splitlines())
-        built = compile_plain(text)
+        return self._commit(text, compile_plain(text), self._proposal(digest("a")), ops_name, tampered=tampered)
+
+    def commit_fair(self, weight: int) -> SchedulerRevision:
+        """Commit a revision of the template weighted-fair in which the intents have this weight."""
+        proposal = self._proposal(template_digest(FAIR), weight)
+        rendered = render(proposal, FAIR)
+        built = compile_bpf(rendered.text, data_dir("bpf") / "include").object
+        return self._commit(rendered.text, built, proposal, rendered.ops_name)
+
+    def _proposal(self, template: str, weight: int | None = None) -> Proposal:
+        """One class for each intent that counts on the node."""
         state = self.store.read()
         assert state.desired is not None
         assert state.problems == ()
-        node = self.node()
-        policy = keys.governing(state.desired.policies, node.spec.labels)
-        target = keys.target_of(node)
-        assert isinstance(policy, SchedulerPolicy)
-        assert target is not None
-        intents = keys.counted_intents(state.desired, node)
+        intents = keys.counted_intents(state.desired, self.node())
         assert intents
         classes = tuple(
             TaskClass(
                 handle=f"c{n}",
                 intent=keys.intent_id(i),
                 metric=i.spec.objective.metric,
-                weight=i.spec.weight,
+                weight=weight or i.spec.weight,
                 match={"comm": i.spec.workload.comm},
                 selector=i.spec.workload,
             )
             for n, i in enumerate(intents, start=1)
         )
-        proposal = Proposal(
+        return Proposal(
             template="weighted-fair",
-            template_digest=digest("a"),
+            template_digest=template,
             classes=classes,
             planner=PlannerRecord(name="rules", version="test"),
         )
+
+    def _commit(
+        self, text: str, built: bytes, proposal: Proposal, ops_name: str, *, tampered: bool = False
+    ) -> SchedulerRevision:
+        state, node = self.store.read(), self.node()
+        assert state.desired is not None
+        policy = keys.governing(state.desired.policies, node.spec.labels)
+        target = keys.target_of(node)
+        assert isinstance(policy, SchedulerPolicy)
+        assert target is not None
+        intents = keys.counted_intents(state.desired, node)
         stages = {s: StageResult(stage=s, verdict=Verdict.PASS, summary="signed by a test") for s in STAGES[:7]}
         column = KernelColumn(
             release=target.kernel_release,
@@ -202,6 +222,7 @@ class World:
                 template=proposal.template_digest,
                 proposal=proposal.content_digest(),
                 passport=sha256(envelope),
+                code=knobs.code_digest(built) or None,
             ),
             files=RevisionFiles(
                 source=f"{name}/scheduler.bpf.c", object=f"{name}/scheduler.bpf.o", passport=f"{name}/passport.json"

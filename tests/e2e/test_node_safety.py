@@ -63,6 +63,26 @@ def test_promoted_it_stays_when_the_agent_ends_or_is_killed_and_is_adopted(world
     assert world.condition("Ready")[:2] == ("True", "Promoted")
 
 
+def test_a_revision_with_other_weights_is_in_force_without_a_detach(world: World):
+    first = world.commit_fair(100)
+    world.agent_once()
+    assert world.ops() == first.spec.ops_name
+    attached = world.enable_seq()
+    second = world.commit_fair(300)
+    world.agent_once()
+    assert world.ops() == first.spec.ops_name
+    assert world.enable_seq() == attached
+    status = world.node().status
+    assert status is not None
+    assert status.attached is not None
+    assert (status.attached.revision, status.attached.loaded) == (second.name, first.name)
+    assert status.attached.phase == "Promoted"
+    assert f"with the knobs of {second.name}" in world.condition("Attached")[2]
+    world.store.delete([second.key, first.key], "test")
+    world.agent_once()
+    assert world.ops() == "good"
+
+
 def test_a_scheduler_that_stalls_is_quarantined_and_the_last_good_one_comes_back(world: World):
     world.commit_scheduler("loses_tasks", "loses_tasks", name='"loses_tasks",\n\t.timeout_ms = 2000')
     world.agent_once(code=1)
