@@ -32,7 +32,7 @@ def pulse(maps: loader.Scheduler | loader.Pinned) -> Pulse | None:
     beats = list(_BEAT.iter_unpack(raw))
     last = max(at for _, at in beats)
     # bpf_ktime_get_ns is CLOCK_MONOTONIC, as time.monotonic_ns is.
-    age = max(time.monotonic_ns() - last, 0) if last else None
+    age = max(time.monotonic_ns() - last, 0) // 1000 * 1000 if last else None
     return Pulse(decisions=sum(count for count, _ in beats), last_decision=age)
 
 

@@ -3,11 +3,17 @@
 
 from __future__ import annotations
 
-from controller.api import Quarantined
-from controller.deploy import is_held, release
+from pathlib import Path
+
+import pytest
+
+from controller.api import Passport, Quarantined, Verdict
+from controller.deploy import Admitted, is_held, release
 from controller.deploy.deployment import Deployment
-from controller.deploy.journal import Journal
-from tests.builders import BTF, T0, digest
+from controller.deploy.journal import Journal, Record
+from controller.errors import KernelError
+from tests.builders import BTF, T0, digest, intent, policy, revision
+from tests.templates import cases
 
 
 def entry(letter: str) -> Quarantined:
@@ -50,3 +56,39 @@ def test_a_half_written_journal_is_never_seen(tmp_path):
     journal.event("Normal", "Attached", "x")
     (tmp_path / "journal.new").write_text("{half")
     assert Journal(tmp_path).entries.events[-1].message == "x"
+
+
+def attached(**changes: object) -> Record:
+    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    record = Record(
+        revision="a", object_digest=digest("1"), passport_digest=digest("2"), ops_name="schedctl_gone", since=T0,
+        phase="Promoted", boot_id=boot_id, code=digest("c"), knobs="00",
+    )  # fmt: skip
+    return record.model_copy(update=changes)
+
+
+def test_an_agent_that_died_with_the_scheduler_while_it_changed_knobs_is_to_blame_and_not_the_scheduler(tmp_path):
+    Journal(tmp_path).update(attached=attached(tuning="b"))
+    died = Deployment(tmp_path, pins=tmp_path / "pins").actual().died
+    assert died is not None
+    assert (died.revision, died.fault) == ("a", "Agent")
+
+
+def test_a_promoted_scheduler_that_is_gone_without_a_change_of_knobs_was_taken_away_by_somebody(tmp_path):
+    Journal(tmp_path).update(attached=attached())
+    died = Deployment(tmp_path, pins=tmp_path / "pins").actual().died
+    assert died is not None
+    assert died.fault == "Operator"
+
+
+def test_knobs_of_other_code_are_never_written(tmp_path):
+    Journal(tmp_path).update(attached=attached())
+    deployment = Deployment(tmp_path, pins=tmp_path / "pins")
+    other = cases.compiled("weighted-fair", *cases.mixed(1)).object
+    plain = Passport(
+        verdict=Verdict.PASS, object_digest=digest("1"), ops_name="x", stages=(), kernels=(), issued_at=T0,
+        expires_at=T0,
+    )  # fmt: skip
+    with pytest.raises(KernelError, match="is not the code that is loaded"):
+        deployment.tune(Admitted(revision("b", policy(), (intent(),)), other, plain), {})
+    assert Journal(tmp_path).entries.attached == attached()

@@ -37,6 +37,8 @@ def admitted(folder: Path, name: str) -> Admitted:
         template_digest=digests.template,
         proposal_digest=digests.proposal,
         ops_name=revision.spec.ops_name,
+        stages=(),
+        kernels=(),
         issued_at=now(),
         expires_at=later(10**9),
     )
