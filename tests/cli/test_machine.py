@@ -17,6 +17,8 @@ import controller
 from controller.api import WorkloadProfile, crd
 from controller.kernel import schedext
 from controller.kernel.tools import requirements
+from controller.render import builtin_templates
+from controller.render.holes import hole_names
 from controller.verify.lint import rules
 from tests.cli.harness import check_golden, run, transcript
 from tests.observe.loads import SLEEPER, running
@@ -250,3 +252,19 @@ def test_agent_run_once_reports_why_it_stalls(repo, homes):
     (kept,) = (homes / "STATE" / "profiles").iterdir()
     profile = node["status"]["profile"]
     assert WorkloadProfile.model_validate_json(kept.read_bytes()) == WorkloadProfile.model_validate(profile)
+
+
+def test_explain_hole_documents_the_names_of_every_hole():
+    listed = run("explain", "hole").out
+    for template in builtin_templates():
+        for hole in template.spec.holes:
+            name = f"hole/{template.name}.{hole.name}"
+            assert name in listed
+            text = run("explain", name).out
+            for each in hole_names(template, hole):
+                assert each.description, f"{name}: nothing is said of {each.name}"
+                assert f"{each.name} " in text
+                assert each.shown in text
+    wrong = run("explain", "hole/weighted-fair.slcie")
+    assert wrong.code == 1
+    assert "hole/weighted-fair.slice" in wrong.err
