@@ -49,6 +49,7 @@ _SHARED = {
     "queued": ("tasks", 0, 4_194_304, "tasks that wait in the queue"),
     "burst": ("ns", 0, 3600 * SECOND, "average CPU time between two sleeps of the task"),
     "wait": ("ns", 0, 3600 * SECOND, "how long the task has waited since it woke; 0 when it did not sleep"),
+    "turn": ("ns", 0, SECOND, "the task's part of a round that all who wait share"),
     "cpus": ("CPUs", 1, 8192, "CPUs of the machine"),
 }
 _UNKNOWN = Interval(0, 10**12)
