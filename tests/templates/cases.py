@@ -11,6 +11,10 @@ from controller.paths import data_dir
 from controller.render import builtin_templates, render, template_digest
 
 TEMPLATES = {template.name: template for template in builtin_templates()}
+LIVE = sorted(
+    name for name, t in TEMPLATES.items() if any(p.live for p in (*t.spec.parameters, *t.spec.class_parameters))
+)
+"""The templates with knobs."""
 _METRICS = ("wakeupLatency", "cpuShare", "makespan", "throughput", "external")
 
 

@@ -37,16 +37,15 @@ def built() -> CompiledObject:
 
 
 def widest() -> list[tuple[str, str, str]]:
-    """(template, hole, expression): for each hole the two with most operators, and one that is all branches."""
+    """(template, hole, expression): for each hole the one with most operators, and one that is all branches."""
     found = []
     for template in templates.TEMPLATES.values():
         for hole in template.spec.holes:
             of_hole = [case for case in cases() if case.hole == hole]
             of_hole.sort(key=lambda case: len(list(expressions.inside(case.proven.tree, case.values))))
             first = hole.names[0]
-            branches = f"min({first}, {'max(burst,' * 20}weight{')' * 20})"
-            texts = [*(case.text for case in of_hole[-2:]), branches, "+".join(f"(burst<{n}?1:2)" for n in range(20))]
-            found += [(template.name, hole.name, text) for text in texts]
+            branches = "+".join(f"({first}<{n}?1:2)" for n in range(20))
+            found += [(template.name, hole.name, text) for text in (of_hole[-1].text, branches)]
     return found
 
 

@@ -71,7 +71,8 @@ def test_weights_turn_round_while_it_runs_and_nonsense_is_read_within_the_range(
 
 
 def test_every_knob_of_every_template_is_a_row_of_its_map(guest: Guest) -> None:
-    for name, template in sorted(cases.TEMPLATES.items()):
+    for name in cases.LIVE:
+        template = cases.TEMPLATES[name]
         proposal = cases.proposal(template, *cases.mixed(3))
         listed = knobs_of(proposal, template)
         guest.load(cases.compiled(name, *cases.mixed(3)).object)
