@@ -87,7 +87,9 @@ Whole numbers from 0 to 2^63 - 1: decimal literals, the names above, parentheses
 + - * / % << >>, one comparison (< <= > >= == !=), && || !, c ? a : b, min(a, b),
 max(a, b), clamp(a, low, high). a - b is 0 where b is larger; a / b and a % b take b
 as 1 where it may be 0. Refused is what may exceed 2^63 - 1 over the ranges above:
-divide before you multiply, or bound one side with min(..., NUMBER)."""
+divide before you multiply, or bound one side with min(..., NUMBER). Other spellings:
+class->weight for class_weight, nr_queued for queued, burst_avg_ns for burst, wait_ns
+for wait."""
 
 
 def _sentence(text: str) -> str:
