@@ -15,6 +15,7 @@
  *     schedctl_kernel.bpf.h   the kernel's types and kfuncs, from 6.12 on; BPF macros; small helpers
  *     schedctl_knob.bpf.h     numbers that user space changes while the scheduler runs
  *     schedctl_task.bpf.h     what is kept for each task; which class it is in; accounting; counters; exit record
+ *     schedctl_dsq.bpf.h      who is first in a DSQ that is ordered by time, and since when
  *     schedctl_fair.bpf.h     fair queues: shares by weight between queues, by nice value inside one, ageing
  *
  * Maps that user space may read and write by name:
@@ -41,6 +42,7 @@
 #include "schedctl_kernel.bpf.h"
 #include "schedctl_knob.bpf.h"
 #include "schedctl_task.bpf.h"
+#include "schedctl_dsq.bpf.h"
 #include "schedctl_fair.bpf.h"
 
 #endif

@@ -23,7 +23,6 @@
 #define FAIR_DSQ 0x1000	 /* DSQ of queue 0; the others follow */
 #define FAIR_AGED 0x1000	 /* added to the number of a queue that is picked because it aged */
 #define FAIR_TRIES 4	 /* queues tried in order of need before the plain sweep over all */
-#define FAIR_PEEKS 8	 /* tasks looked at for the first that may run on a CPU */
 #define NICE_WEIGHT_MIN 10
 #define NICE_WEIGHT_MAX 1000
 
@@ -171,8 +170,8 @@ static long fair_compare(u64 i, struct fair_choice *c)
 }
 
 /*
- * The queue with the greatest need, FAIR_AGED added when it is aged, or -1. This and fair_head_waits are global
- * functions, which the BPF verifier looks at once: inlined in a loop they cost it 100 times the work, and nested loops
+ * The queue with the greatest need, FAIR_AGED added when it is aged, or -1. This and those of schedctl_dsq.bpf.h are
+ * global functions, which the BPF verifier looks at once: inlined in a loop they cost it 100 times the work, and nested loops
  * with callbacks fail in 6.18 ("verifier bug: add backedge").
  */
 __noinline int fair_pick(u64 now, u64 tried)
@@ -183,27 +182,6 @@ __noinline int fair_pick(u64 now, u64 tried)
 	if (!c.found)
 		return -1;
 	return c.aged ? c.queue + FAIR_AGED : c.queue;
-}
-
-/* Does a task wait in the queue that may run on `cpu` and comes before `key`, or with it? Looks at FAIR_PEEKS tasks. */
-__noinline int fair_head_waits(u64 queue, s32 cpu, u64 key)
-{
-	struct bpf_iter_scx_dsq it;
-	int waits = 0;
-
-	bpf_iter_scx_dsq_new(&it, FAIR_DSQ + queue, 0);
-	for (u32 i = 0; i < FAIR_PEEKS; i++) {
-		struct task_struct *p = bpf_iter_scx_dsq_next(&it);
-
-		if (!p)
-			break;
-		if (bpf_cpumask_test_cpu(cpu, p->cpus_ptr)) {
-			waits = !vtime_before(key, p->scx.dsq_vtime);
-			break;
-		}
-	}
-	bpf_iter_scx_dsq_destroy(&it);
-	return waits;
 }
 
 /* Take the first task of the queue that may run here. */
@@ -221,7 +199,7 @@ static __always_inline bool fair_take(u64 queue, u64 now)
 static __always_inline bool fair_keeps(const struct schedctl_task *t, u64 key, s32 cpu, u64 queue, bool aged)
 {
 	if (class_of(t)->queue == queue)
-		return !fair_head_waits(queue, cpu, key);
+		return !dsq_head_waits(FAIR_DSQ + queue, cpu, key);
 	return !aged && vtime_before(queue_of(t)->vtime, queues[queue].vtime);
 }
 

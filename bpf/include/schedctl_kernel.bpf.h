@@ -192,10 +192,12 @@ struct sched_ext_ops {
 /* Literal values of the kernel's ABI with BPF schedulers: enums of a kernel without sched_ext cannot be relocated. */
 #define SCX_DSQ_LOCAL 0x8000000000000002ULL
 #define SCX_DSQ_GLOBAL 0x8000000000000001ULL
+#define SCX_DSQ_LOCAL_ON 0xc000000000000000ULL /* | CPU */
 #define SCX_ENQ_WAKEUP 1ULL
 #define SCX_TASK_QUEUED 1 /* sched_ext_entity.flags: runnable, not on its way to sleep */
 #define SCX_KICK_IDLE 1ULL
 #define SCX_KICK_PREEMPT 2ULL
+#define SCX_PICK_IDLE_CORE 1ULL
 
 /* --- Kfuncs --------------------------------------------------------------------------------------------------------- */
 
@@ -207,6 +209,10 @@ s32 scx_bpf_create_dsq(u64 dsq_id, s32 node) __ksym;
 s32 scx_bpf_dsq_nr_queued(u64 dsq_id) __ksym;
 s32 scx_bpf_select_cpu_dfl(struct task_struct *p, s32 prev_cpu, u64 wake_flags, bool *is_idle) __ksym;
 s32 scx_bpf_pick_idle_cpu(const struct cpumask *allowed, u64 flags) __ksym;
+const struct cpumask *scx_bpf_get_idle_cpumask(void) __ksym;
+const struct cpumask *scx_bpf_get_idle_smtmask(void) __ksym; /* the CPUs of cores that are idle as a whole */
+void scx_bpf_put_idle_cpumask(const struct cpumask *mask) __ksym;
+bool scx_bpf_test_and_clear_cpu_idle(s32 cpu) __ksym;
 void scx_bpf_kick_cpu(s32 cpu, u64 flags) __ksym;
 u32 scx_bpf_nr_cpu_ids(void) __ksym;
 s32 scx_bpf_task_cpu(const struct task_struct *p) __ksym;

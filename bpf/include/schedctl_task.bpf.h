@@ -95,6 +95,7 @@ struct schedctl_task {
 	u64 generation; /* schedctl_control.generation at that time */
 	u32 uid;	/* the user it was matched by */
 	u32 class;
+	u32 home;	 /* CPU whose queue it was last in, where each CPU has one */
 	u64 vtime;	 /* service received inside its queue, by nice value */
 	u64 runnable_at; /* when it began to wait for a CPU after sleeping; 0 while it does not */
 	u64 started_at;	 /* when it was put on a CPU; 0 while it is on none */

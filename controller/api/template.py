@@ -73,6 +73,9 @@ class TemplateSpec(ApiModel):
 
     summary: Annotated[str, Field(max_length=400)] = Field(description="What it does, in a sentence.")
     suits: tuple[Metric, ...] = Field(min_length=1, description="Objectives it is made for.")
+    special: bool = Field(
+        default=False, description="For loads of one kind: the rules planner takes another one that suits as well."
+    )
     kernel_floor: Annotated[str, Field(pattern=r"^\d+\.\d+$")] = Field(default="6.12", description="Oldest kernel.")
     source: TemplateSource = Field(description="The Jinja text.")
     parameters: tuple[Parameter, ...] = Field(default=(), max_length=64, description="Numbers of the whole scheduler.")

@@ -90,17 +90,19 @@ def propose(
 def choose(
     intents: Sequence[SchedulingIntent], policy: SchedulerPolicy, templates: Sequence[SchedulerTemplate]
 ) -> tuple[SchedulerTemplate, str]:
-    """The template that suits most of the intents' weight, then the one that names their main metric earliest."""
+    """The template that suits most of the intents' weight, then one that is not special, then the one that names their
+    main metric earliest.
+    """
     wanted: dict[Metric, int] = {}
     for intent in intents:
         wanted[intent.spec.objective.metric] = wanted.get(intent.spec.objective.metric, 0) + intent.spec.weight
     main = max(sorted(wanted), key=lambda metric: wanted[metric])
 
-    def merit(template: SchedulerTemplate) -> tuple[int, int, int]:
+    def merit(template: SchedulerTemplate) -> tuple[int, int, bool, int]:
         suits = template.spec.suits
         served = sum(weight for metric, weight in wanted.items() if metric in suits)
         place = suits.index(main) if main in suits else len(suits)
-        return (served, wanted[main] if main in suits else 0, -place)
+        return (served, wanted[main] if main in suits else 0, not template.spec.special, -place)
 
     ranked = sorted(sorted(templates, key=lambda t: t.name), key=merit, reverse=True)
     metrics = ", ".join(sorted(m.value for m in wanted))

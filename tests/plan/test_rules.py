@@ -53,6 +53,11 @@ def test_the_objectives_choose_the_template(wanted: tuple[str, ...], template: s
     assert template in made.reasons[0]
 
 
+def test_a_special_template_is_taken_where_the_policy_allows_nothing_else() -> None:
+    assert propose(intent("web", "throughput"), allow=("pipeline",)).template == "pipeline"
+    assert propose(intent("web", "throughput"), allow=("pipeline", "weighted-fair")).template == "weighted-fair"
+
+
 def test_weight_decides_between_objectives_that_no_template_serves_together() -> None:
     light, heavy = intent("a", "wakeupLatency", 100), intent("b", "makespan", 300)
     made = propose(light, heavy)

@@ -25,8 +25,11 @@ def text_of(name: str, count: int) -> str:
     return render(cases.proposal(template, *cases.mixed(count)), template).text
 
 
-def test_the_three_templates_are_there() -> None:
-    assert NAMES == ["batch-order", "latency-first", "weighted-fair"]
+def test_the_templates_are_there() -> None:
+    assert NAMES == [
+        "background", "batch-order", "core-pack", "latency-first", "locality", "partition", "pipeline", "throughput",
+        "weighted-fair",
+    ]  # fmt: skip
 
 
 @by_template

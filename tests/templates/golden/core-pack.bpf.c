@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * schedctl_0579f181bc29, from template core-pack.
+ *
+ * Knows of cores. Tasks of spread classes get a core of their own while there is one; all others are packed: beside a
+ * busy hyper-thread first, then on the CPU of the lowest number, so that whole cores stay free or asleep. CPU time is
+ * shared between classes by weight, and by nice value inside one.
+ */
+#define NR_CLASSES 4 /* others and the intents */
+#define NR_QUEUES NR_CLASSES
+#define NR_COMM_RULES 4
+#define NR_UID_RULES 0
+#define MATCH_CGROUPS 1
+#include "schedctl.bpf.h"
+
+char _license[] SEC("license") = "Dual BSD/GPL";
+
+#define PACK_CPUS 256 /* CPUs that are looked at one by one; above them any idle one is taken */
+
+static const u64 slice_ns = 5000000ULL; /* parameter slice = 5ms */
+const u64 fair_lag_ns = 20000000ULL; /* parameter lag = 20ms */
+const u64 fair_age_ns = 1000000000ULL; /* parameter age = 1s */
+
+const struct schedctl_class classes[NR_CLASSES] = {
+	/* others, parameter others_weight */
+	[0] = { .weight = 100, .queue = 0 },
+	/* c1, demo/app1: wakeupLatency; param: class parameter spread */
+	[1] = { .weight = 30, .queue = 1, .needs = MATCH_COMM, .param = 0 },
+	/* c2, demo/app2: cpuShare; param: class parameter spread */
+	[2] = { .weight = 60, .queue = 2, .needs = MATCH_COMM, .param = 0 },
+	/* c3, demo/app3: makespan; param: class parameter spread */
+	[3] = { .weight = 90, .queue = 3, .needs = MATCH_CGROUP, .param = 0 },
+};
+
+const struct schedctl_comm_rule comm_rules[NR_COMM_RULES] = {
+	{ 1, "app1*" },
+	{ 1, "\077pp-1" },
+	{ 2, "app2*" },
+	{ 2, "\077pp-2" },
+};
+
+struct schedctl_queue queues[NR_QUEUES] = {
+	[0] = { .weight = 100 },
+	[1] = { .weight = 30 },
+	[2] = { .weight = 60 },
+	[3] = { .weight = 90 },
+};
+
+/* Hole slice: how long a task may run before it waits again. */
+static u64 task_slice(const struct task_struct *p, const struct schedctl_task *t)
+{
+	return clamp(slice_ns, 100000ULL, 20000000ULL);
+}
+
+struct packing {
+	const struct cpumask *allowed, *idle, *idle_cores;
+	s32 beside; /* the first idle CPU beside a busy one of its core, or -1 */
+	s32 lowest; /* the first idle CPU, or -1 */
+};
+
+/* Note in `pack` whether `cpu` is idle, and whether all of its core is. */
+static void pack_look(struct packing *pack, s32 cpu)
+{
+	if (!bpf_cpumask_test_cpu(cpu, pack->idle) || !bpf_cpumask_test_cpu(cpu, pack->allowed))
+		return;
+	if (pack->lowest < 0)
+		pack->lowest = cpu;
+	if (pack->beside < 0 && !bpf_cpumask_test_cpu(cpu, pack->idle_cores))
+		pack->beside = cpu;
+}
+
+/* The idle CPU of the lowest number, one beside a busy hyper-thread before all others; taken. -1 when there is none. */
+static s32 pick_packed(struct task_struct *p)
+{
+	u32 nr_cpus = scx_bpf_nr_cpu_ids();
+	struct packing pack = { .allowed = p->cpus_ptr, .beside = -1, .lowest = -1 };
+
+	pack.idle = scx_bpf_get_idle_cpumask();
+	pack.idle_cores = scx_bpf_get_idle_smtmask();
+	for (u32 cpu = 0; cpu < PACK_CPUS && cpu < nr_cpus && pack.beside < 0; cpu++)
+		pack_look(&pack, cpu);
+	scx_bpf_put_idle_cpumask(pack.idle);
+	scx_bpf_put_idle_cpumask(pack.idle_cores);
+	if (pack.beside >= 0 && scx_bpf_test_and_clear_cpu_idle(pack.beside))
+		return pack.beside;
+	if (pack.lowest >= 0 && scx_bpf_test_and_clear_cpu_idle(pack.lowest))
+		return pack.lowest;
+	return scx_bpf_pick_idle_cpu(p->cpus_ptr, 0); /* somebody else was quicker */
+}
+
+/* An idle CPU as the task's class wants it, taken; -1 when there is none. */
+static s32 pick_cpu(struct task_struct *p, const struct schedctl_task *t)
+{
+	s32 cpu;
+
+	if (!class_of(t)->param)
+		return pick_packed(p);
+	cpu = scx_bpf_pick_idle_cpu(p->cpus_ptr, SCX_PICK_IDLE_CORE);
+	return cpu >= 0 ? cpu : scx_bpf_pick_idle_cpu(p->cpus_ptr, 0);
+}
+
+s32 BPF_STRUCT_OPS(cpack_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_flags)
+{
+	struct schedctl_task *t = task_record(p);
+	s32 cpu = t ? pick_cpu(p, t) : -1;
+
+	if (!t || cpu < 0)
+		return prev_cpu;
+	t->direct = true;
+	scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, task_slice(p, t), 0);
+	return cpu;
+}
+
+void BPF_STRUCT_OPS(cpack_enqueue, struct task_struct *p, u64 enq_flags)
+{
+	struct schedctl_task *t = task_record(p);
+	s32 cpu;
+
+	if (!t) {
+		scx_bpf_dsq_insert(p, SCX_DSQ_GLOBAL, slice_ns, enq_flags);
+		kick_idle_cpu(p);
+		return;
+	}
+	t->direct = false;
+	/* The kernel's own work for this CPU. */
+	if (is_cpu_kthread(p)) {
+		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, task_slice(p, t), enq_flags);
+		return;
+	}
+	fair_enqueue(p, t, task_slice(p, t), fair_key(t), enq_flags);
+	cpu = pick_cpu(p, t);
+	if (cpu >= 0)
+		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
+}
+
+void BPF_STRUCT_OPS(cpack_dispatch, s32 cpu, struct task_struct *prev)
+{
+	struct schedctl_task *t = could_go_on(prev) ? task_record(prev) : NULL;
+
+	if (t)
+		fair_charge(prev, t, account_settle(t, bpf_ktime_get_ns()));
+	if (!fair_dispatch(cpu, t, t ? fair_key(t) : 0) && t)
+		keep_running(prev, task_slice(prev, t));
+}
+
+void BPF_STRUCT_OPS(cpack_runnable, struct task_struct *p, u64 enq_flags)
+{
+	struct schedctl_task *t = task_record(p);
+
+	if (!t)
+		return;
+	account_runnable(t, bpf_ktime_get_ns());
+	if (classify(p, t))
+		fair_join(t);
+}
+
+void BPF_STRUCT_OPS(cpack_running, struct task_struct *p)
+{
+	struct schedctl_task *t = task_record(p);
+
+	if (!t)
+		return;
+	account_running(t, bpf_ktime_get_ns());
+	fair_running(t);
+}
+
+void BPF_STRUCT_OPS(cpack_stopping, struct task_struct *p, bool runnable)
+{
+	struct schedctl_task *t = task_record(p);
+
+	if (!t)
+		return;
+	fair_charge(p, t, account_stopping(t, bpf_ktime_get_ns(), runnable));
+	if (classify(p, t))
+		fair_join(t);
+}
+
+/* A real-time task has taken the CPU: what waits in its local DSQ goes back to the queues, where other CPUs see it. */
+void BPF_STRUCT_OPS(cpack_cpu_release, s32 cpu, struct scx_cpu_release_args *args)
+{
+	scx_bpf_reenqueue_local();
+}
+
+s32 BPF_STRUCT_OPS(cpack_init_task, struct task_struct *p, struct scx_init_task_args *args)
+{
+	struct schedctl_task *t = bpf_task_storage_get(&schedctl_tasks, p, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
+
+	return t ? 0 : -ENOMEM;
+}
+
+void BPF_STRUCT_OPS(cpack_enable, struct task_struct *p)
+{
+	struct schedctl_task *t = task_record(p);
+
+	if (!t)
+		return;
+	classify(p, t);
+	fair_join(t);
+}
+
+/* A CPU that comes looks at the queues at once; one that goes holds none of them. */
+void BPF_STRUCT_OPS(cpack_cpu_online, s32 cpu)
+{
+	scx_bpf_kick_cpu(cpu, 0);
+}
+
+void BPF_STRUCT_OPS(cpack_cpu_offline, s32 cpu)
+{
+}
+
+s32 BPF_STRUCT_OPS_SLEEPABLE(cpack_init)
+{
+	return fair_init();
+}
+
+void BPF_STRUCT_OPS(cpack_exit, struct scx_exit_info *info)
+{
+	record_exit(info);
+}
+
+SEC(".struct_ops.link")
+struct sched_ext_ops cpack_ops = {
+	.select_cpu = (void *)cpack_select_cpu,
+	.enqueue = (void *)cpack_enqueue,
+	.dispatch = (void *)cpack_dispatch,
+	.runnable = (void *)cpack_runnable,
+	.running = (void *)cpack_running,
+	.stopping = (void *)cpack_stopping,
+	.cpu_release = (void *)cpack_cpu_release,
+	.init_task = (void *)cpack_init_task,
+	.enable = (void *)cpack_enable,
+	.cpu_online = (void *)cpack_cpu_online,
+	.cpu_offline = (void *)cpack_cpu_offline,
+	.init = (void *)cpack_init,
+	.exit = (void *)cpack_exit,
+	.timeout_ms = 5000,
+	.name = "schedctl_0579f181bc29",
+};
