@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * schedctl_1869a882d1eb, from template background.
+ * schedctl_cbeaeb5e8ec5, from template background.
  *
  * Tasks of background classes get the CPUs that nobody else wants, and give them back at once when somebody does; so
  * that none of them waits for ever, each CPU saves up a small part of its time for them. All other classes share the
@@ -11,6 +11,13 @@
 #define NR_COMM_RULES 4
 #define NR_UID_RULES 0
 #define MATCH_CGROUPS 1
+#define NR_KNOBS 9
+#define KNOB_WEIGHTS 0, 1ULL, 10000ULL /* weight of class 0; the next rows are those of the other classes */
+#define KNOB_SLICE 4, 500000ULL, 20000000ULL /* parameter slice, ns */
+#define KNOB_BACKGROUND_SLICE 5, 500000ULL, 20000000ULL /* parameter background_slice, ns */
+#define KNOB_FLOOR 6, 10ULL, 300ULL /* parameter floor, permille */
+#define KNOB_LAG 7, 1000000ULL, 200000000ULL /* parameter lag, ns */
+#define KNOB_AGE 8, 50000000ULL, 2000000000ULL /* parameter age, ns */
 #include "schedctl.bpf.h"
 
 char _license[] SEC("license") = "Dual BSD/GPL";
@@ -19,25 +26,30 @@ char _license[] SEC("license") = "Dual BSD/GPL";
 #define MAX_CPUS 512	     /* a power of 2; CPUs above share the records of those below */
 #define VICTIMS 8	     /* CPUs looked at for a background task to preempt, from the task's own on */
 #define CROWD 8		     /* background tasks that may wait before their slices get shorter */
+#define CROWD_SLICE 200000   /* ns; the least that they get, in a crowd */
 
-static const u64 slice_ns = 5000000ULL; /* parameter slice = 5ms */
-/* parameter background_slice = 5ms */
-static const u64 background_slice_ns = 5000000ULL;
-static const u64 background_min_ns = 200000ULL; /* least slice, in a crowd */
-/* parameter floor = 2%, in thousandths */
-static const u64 floor_permille = 20;
-const u64 fair_lag_ns = 20000000ULL; /* parameter lag = 20ms */
-const u64 fair_age_ns = 1000000000ULL; /* parameter age = 1s */
+
+/* Live knobs, which user space may change while the scheduler runs; each is read within its range. */
+u64 schedctl_knobs[NR_KNOBS] SEC(".data.schedctl_knobs") = {
+	[0] = 100ULL, /* others: weight, parameter others_weight */
+	[1] = 30ULL, /* c1: weight */
+	[2] = 60ULL, /* c2: weight */
+	[3] = 90ULL, /* c3: weight */
+	[4] = 5000000ULL, /* parameter slice = 5ms */
+	[5] = 5000000ULL, /* parameter background_slice = 5ms */
+	[6] = 20ULL, /* parameter floor = 2% */
+	[7] = 20000000ULL, /* parameter lag = 20ms */
+	[8] = 1000000000ULL, /* parameter age = 1s */
+};
 
 const struct schedctl_class classes[NR_CLASSES] = {
-	/* others, parameter others_weight */
-	[0] = { .weight = 100, .queue = 0 },
+	[0] = { .queue = 0 }, /* others */
 	/* c1, demo/app1: wakeupLatency; param: class parameter idle */
-	[1] = { .weight = 30, .queue = 1, .needs = MATCH_COMM, .param = 1 },
+	[1] = { .queue = 1, .needs = MATCH_COMM, .param = 1 },
 	/* c2, demo/app2: cpuShare; param: class parameter idle */
-	[2] = { .weight = 60, .queue = 2, .needs = MATCH_COMM, .param = 1 },
+	[2] = { .queue = 2, .needs = MATCH_COMM, .param = 1 },
 	/* c3, demo/app3: makespan; param: class parameter idle */
-	[3] = { .weight = 90, .queue = 3, .needs = MATCH_CGROUP, .param = 1 },
+	[3] = { .queue = 3, .needs = MATCH_CGROUP, .param = 1 },
 };
 
 const struct schedctl_comm_rule comm_rules[NR_COMM_RULES] = {
@@ -47,12 +59,7 @@ const struct schedctl_comm_rule comm_rules[NR_COMM_RULES] = {
 	{ 2, "\077pp-2" },
 };
 
-struct schedctl_queue queues[NR_QUEUES] = {
-	[0] = { .weight = 100 },
-	[1] = { .weight = 30 },
-	[2] = { .weight = 60 },
-	[3] = { .weight = 90 },
-};
+struct schedctl_queue queues[NR_QUEUES];
 
 struct cpu_record {
 	u64 saved; /* ns that background tasks may run before the others */
@@ -76,10 +83,10 @@ static bool is_background(const struct schedctl_task *t)
 static u64 background_slice(const struct task_struct *p)
 {
 	s32 waiting = scx_bpf_dsq_nr_queued(BACKGROUND_DSQ);
-	u64 slice = background_slice_ns * clamp(p->scx.weight, NICE_WEIGHT_MIN, NICE_WEIGHT_MAX) / 100;
+	u64 slice = knob(KNOB_BACKGROUND_SLICE) * clamp(p->scx.weight, NICE_WEIGHT_MIN, NICE_WEIGHT_MAX) / 100;
 
 	slice = slice * CROWD / (CROWD + (waiting > 0 ? waiting : 0));
-	return clamp(slice, background_min_ns, background_slice_ns);
+	return clamp(slice, CROWD_SLICE, knob(KNOB_BACKGROUND_SLICE));
 }
 
 /* Hole slice, and for background tasks the slice above. */
@@ -87,7 +94,7 @@ static u64 task_slice(const struct task_struct *p, const struct schedctl_task *t
 {
 	if (is_background(t))
 		return background_slice(p);
-	return clamp(slice_ns, 100000ULL, 20000000ULL);
+	return knob(KNOB_SLICE);
 }
 
 /* Save up for the time that went by. True when what is saved pays for a background task's slice. */
@@ -96,8 +103,8 @@ static bool background_is_due(struct cpu_record *c, u64 now)
 	u64 since = min(minus(now, c->saved_at), MAX_DELTA);
 
 	c->saved_at = now;
-	c->saved = min(c->saved + since * floor_permille / 1000, 2 * background_slice_ns);
-	return c->saved >= background_slice_ns;
+	c->saved = min(c->saved + since * knob(KNOB_FLOOR) / 1000, 2 * knob(KNOB_BACKGROUND_SLICE));
+	return c->saved >= knob(KNOB_BACKGROUND_SLICE);
 }
 
 /* Charge a task for `delta` ns: a background task to what its CPU has saved, another to its queue. */
@@ -145,7 +152,7 @@ void BPF_STRUCT_OPS(bgnd_enqueue, struct task_struct *p, u64 enq_flags)
 	struct schedctl_task *t = task_record(p);
 
 	if (!t) {
-		scx_bpf_dsq_insert(p, SCX_DSQ_GLOBAL, slice_ns, enq_flags);
+		scx_bpf_dsq_insert(p, SCX_DSQ_GLOBAL, knob(KNOB_SLICE), enq_flags);
 		kick_idle_cpu(p);
 		return;
 	}
@@ -286,5 +293,5 @@ struct sched_ext_ops bgnd_ops = {
 	.init = (void *)bgnd_init,
 	.exit = (void *)bgnd_exit,
 	.timeout_ms = 5000,
-	.name = "schedctl_1869a882d1eb",
+	.name = "schedctl_cbeaeb5e8ec5",
 };

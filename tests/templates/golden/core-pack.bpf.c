@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * schedctl_0579f181bc29, from template core-pack.
+ * schedctl_15fd93fbc2b6, from template core-pack.
  *
  * Knows of cores. Tasks of spread classes get a core of their own while there is one; all others are packed: beside a
  * busy hyper-thread first, then on the CPU of the lowest number, so that whole cores stay free or asleep. CPU time is
@@ -11,25 +11,36 @@
 #define NR_COMM_RULES 4
 #define NR_UID_RULES 0
 #define MATCH_CGROUPS 1
+#define NR_KNOBS 7
+#define KNOB_WEIGHTS 0, 1ULL, 10000ULL /* weight of class 0; the next rows are those of the other classes */
+#define KNOB_SLICE 4, 500000ULL, 20000000ULL /* parameter slice, ns */
+#define KNOB_LAG 5, 1000000ULL, 200000000ULL /* parameter lag, ns */
+#define KNOB_AGE 6, 50000000ULL, 2000000000ULL /* parameter age, ns */
 #include "schedctl.bpf.h"
 
 char _license[] SEC("license") = "Dual BSD/GPL";
 
 #define PACK_CPUS 256 /* CPUs that are looked at one by one; above them any idle one is taken */
 
-static const u64 slice_ns = 5000000ULL; /* parameter slice = 5ms */
-const u64 fair_lag_ns = 20000000ULL; /* parameter lag = 20ms */
-const u64 fair_age_ns = 1000000000ULL; /* parameter age = 1s */
+/* Live knobs, which user space may change while the scheduler runs; each is read within its range. */
+u64 schedctl_knobs[NR_KNOBS] SEC(".data.schedctl_knobs") = {
+	[0] = 100ULL, /* others: weight, parameter others_weight */
+	[1] = 30ULL, /* c1: weight */
+	[2] = 60ULL, /* c2: weight */
+	[3] = 90ULL, /* c3: weight */
+	[4] = 5000000ULL, /* parameter slice = 5ms */
+	[5] = 20000000ULL, /* parameter lag = 20ms */
+	[6] = 1000000000ULL, /* parameter age = 1s */
+};
 
 const struct schedctl_class classes[NR_CLASSES] = {
-	/* others, parameter others_weight */
-	[0] = { .weight = 100, .queue = 0 },
+	[0] = { .queue = 0 }, /* others */
 	/* c1, demo/app1: wakeupLatency; param: class parameter spread */
-	[1] = { .weight = 30, .queue = 1, .needs = MATCH_COMM, .param = 0 },
+	[1] = { .queue = 1, .needs = MATCH_COMM, .param = 0 },
 	/* c2, demo/app2: cpuShare; param: class parameter spread */
-	[2] = { .weight = 60, .queue = 2, .needs = MATCH_COMM, .param = 0 },
+	[2] = { .queue = 2, .needs = MATCH_COMM, .param = 0 },
 	/* c3, demo/app3: makespan; param: class parameter spread */
-	[3] = { .weight = 90, .queue = 3, .needs = MATCH_CGROUP, .param = 0 },
+	[3] = { .queue = 3, .needs = MATCH_CGROUP, .param = 0 },
 };
 
 const struct schedctl_comm_rule comm_rules[NR_COMM_RULES] = {
@@ -39,17 +50,12 @@ const struct schedctl_comm_rule comm_rules[NR_COMM_RULES] = {
 	{ 2, "\077pp-2" },
 };
 
-struct schedctl_queue queues[NR_QUEUES] = {
-	[0] = { .weight = 100 },
-	[1] = { .weight = 30 },
-	[2] = { .weight = 60 },
-	[3] = { .weight = 90 },
-};
+struct schedctl_queue queues[NR_QUEUES];
 
 /* Hole slice: how long a task may run before it waits again. */
 static u64 task_slice(const struct task_struct *p, const struct schedctl_task *t)
 {
-	return clamp(slice_ns, 100000ULL, 20000000ULL);
+	return knob(KNOB_SLICE);
 }
 
 struct packing {
@@ -117,7 +123,7 @@ void BPF_STRUCT_OPS(cpack_enqueue, struct task_struct *p, u64 enq_flags)
 	s32 cpu;
 
 	if (!t) {
-		scx_bpf_dsq_insert(p, SCX_DSQ_GLOBAL, slice_ns, enq_flags);
+		scx_bpf_dsq_insert(p, SCX_DSQ_GLOBAL, knob(KNOB_SLICE), enq_flags);
 		kick_idle_cpu(p);
 		return;
 	}
@@ -234,5 +240,5 @@ struct sched_ext_ops cpack_ops = {
 	.init = (void *)cpack_init,
 	.exit = (void *)cpack_exit,
 	.timeout_ms = 5000,
-	.name = "schedctl_0579f181bc29",
+	.name = "schedctl_15fd93fbc2b6",
 };

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * schedctl_34c31cbc2a71, from template locality.
+ * schedctl_266c547183b4, from template locality.
  *
  * Each CPU has a queue of its own, and a task goes back to the one it ran on, where its data is. A CPU without work takes
  * from the others, its neighbours first; one whose queue is shorter than another's takes a task from it now and then, so
@@ -11,7 +11,14 @@
 #define NR_COMM_RULES 4
 #define NR_UID_RULES 0
 #define MATCH_CGROUPS 1
+#define NR_KNOBS 8
+#define KNOB_WEIGHTS 0, 1ULL, 10000ULL /* weight of class 0; the next rows are those of the other classes */
+#define KNOB_SLICE 4, 500000ULL, 20000000ULL /* parameter slice, ns */
+#define KNOB_BALANCE 5, 1000000ULL, 200000000ULL /* parameter balance, ns */
+#define KNOB_LAG 6, 1000000ULL, 200000000ULL /* parameter lag, ns */
+#define KNOB_AGE 7, 50000000ULL, 2000000000ULL /* parameter age, ns */
 #include "schedctl_kernel.bpf.h"
+#include "schedctl_knob.bpf.h"
 #include "schedctl_task.bpf.h"
 #include "schedctl_dsq.bpf.h"
 
@@ -21,21 +28,25 @@ char _license[] SEC("license") = "Dual BSD/GPL";
 #define CPU_DSQ 0x2000 /* queue of CPU 0; the others follow */
 #define LOOKS 8	      /* queues that are compared with its own each time a CPU balances */
 
-static const u64 slice_ns = 5000000ULL; /* parameter slice = 5ms */
-/* parameter balance = 10ms */
-static const u64 balance_ns = 10000000ULL;
-static const u64 lag_ns = 20000000ULL; /* parameter lag = 20ms */
-static const u64 age_ns = 1000000000ULL; /* parameter age = 1s */
+/* Live knobs, which user space may change while the scheduler runs; each is read within its range. */
+u64 schedctl_knobs[NR_KNOBS] SEC(".data.schedctl_knobs") = {
+	[0] = 100ULL, /* others: weight, parameter others_weight */
+	[1] = 30ULL, /* c1: weight */
+	[2] = 60ULL, /* c2: weight */
+	[3] = 90ULL, /* c3: weight */
+	[4] = 5000000ULL, /* parameter slice = 5ms */
+	[5] = 10000000ULL, /* parameter balance = 10ms */
+	[6] = 20000000ULL, /* parameter lag = 20ms */
+	[7] = 1000000000ULL, /* parameter age = 1s */
+};
 
 const struct schedctl_class classes[NR_CLASSES] = {
-	/* others, parameter others_weight */
-	[0] = { .weight = 100 },
 	/* c1, demo/app1: wakeupLatency */
-	[1] = { .weight = 30, .needs = MATCH_COMM },
+	[1] = { .needs = MATCH_COMM },
 	/* c2, demo/app2: cpuShare */
-	[2] = { .weight = 60, .needs = MATCH_COMM },
+	[2] = { .needs = MATCH_COMM },
 	/* c3, demo/app3: makespan */
-	[3] = { .weight = 90, .needs = MATCH_CGROUP },
+	[3] = { .needs = MATCH_CGROUP },
 };
 
 const struct schedctl_comm_rule comm_rules[NR_COMM_RULES] = {
@@ -74,25 +85,19 @@ static u64 waiting_at(s32 cpu)
 /* What a task's time is divided by: its class's weight times its nice value's, 100 for both at 100. */
 static u64 task_weight(const struct task_struct *p, const struct schedctl_task *t)
 {
-	return max(class_of(t)->weight * clamp(p->scx.weight, 10, 1000) / 100, 1);
+	return max(class_weight(t) * clamp(p->scx.weight, 10, 1000) / 100, 1);
 }
 
 /* Hole slice: how long a task may run before it waits again. */
 static u64 task_slice(const struct task_struct *p, const struct schedctl_task *t)
 {
-	return clamp(slice_ns, 100000ULL, 20000000ULL);
-}
-
-/* A task that is new on its CPU starts where the CPU is. */
-static void task_join(struct schedctl_task *t)
-{
-	t->vtime = cpu_record(t->home)->vtime;
+	return knob(KNOB_SLICE);
 }
 
 /* The task is on `cpu` now: it keeps what it was ahead of or behind its old CPU, within the lag. */
 static void move_home(struct schedctl_task *t, s32 cpu)
 {
-	s64 ahead = t->vtime - cpu_record(t->home)->vtime, lag = lag_ns;
+	s64 ahead = t->vtime - cpu_record(t->home)->vtime, lag = knob(KNOB_LAG);
 
 	if (t->home == (u32)cpu)
 		return;
@@ -104,7 +109,7 @@ static void move_home(struct schedctl_task *t, s32 cpu)
 /* What the task waits by on `cpu`: its virtual time, brought up to the lag behind the CPU's. */
 static u64 task_key(struct schedctl_task *t, s32 cpu)
 {
-	u64 earliest = cpu_record(cpu)->vtime - lag_ns;
+	u64 earliest = cpu_record(cpu)->vtime - knob(KNOB_LAG);
 
 	move_home(t, cpu);
 	if (vtime_before(t->vtime, earliest))
@@ -126,27 +131,15 @@ static bool take_from(s32 from, u64 now)
 	return true;
 }
 
-struct theft {
-	u64 now;
-	u32 nr_cpus;
-	s32 cpu;
-	bool done;
-};
-
-/* bpf_loop: take from the CPU `i` after this one. */
-static long steal_next(u64 i, struct theft *theft)
-{
-	theft->done = take_from((theft->cpu + 1 + (u32)i) % theft->nr_cpus, theft->now);
-	return theft->done;
-}
-
 /* A CPU without work: the neighbours' first, then the others'. */
 static bool steal_any(s32 cpu, u64 now)
 {
-	struct theft theft = { .now = now, .nr_cpus = max(scx_bpf_nr_cpu_ids(), 1), .cpu = cpu };
+	u32 nr_cpus = max(scx_bpf_nr_cpu_ids(), 1);
 
-	bpf_loop(theft.nr_cpus, steal_next, &theft, 0);
-	return theft.done;
+	for (u32 i = 1; i < MAX_CPUS && i < nr_cpus; i++)
+		if (take_from((cpu + i) % nr_cpus, now))
+			return true;
+	return false;
 }
 
 /*
@@ -158,13 +151,13 @@ static bool balance(s32 cpu, struct cpu_record *c, u64 now)
 	u32 nr_cpus = max(scx_bpf_nr_cpu_ids(), 1);
 	u64 mine = waiting_at(cpu);
 
-	if (minus(now, c->balanced_at) < balance_ns)
+	if (minus(now, c->balanced_at) < knob(KNOB_BALANCE))
 		return false;
 	c->balanced_at = now;
 	for (u32 i = 0; i < LOOKS && i < nr_cpus; i++) {
 		s32 other = c->next++ % nr_cpus;
 		u64 theirs = waiting_at(other);
-		bool aged = minus(now, cpu_record(other)->taken_at) > age_ns;
+		bool aged = minus(now, cpu_record(other)->taken_at) > knob(KNOB_AGE);
 
 		if (other != cpu && theirs && (aged || theirs > mine) && take_from(other, now))
 			return true;
@@ -191,7 +184,7 @@ void BPF_STRUCT_OPS(local_enqueue, struct task_struct *p, u64 enq_flags)
 	s32 cpu = scx_bpf_task_cpu(p);
 
 	if (!t) {
-		scx_bpf_dsq_insert(p, SCX_DSQ_GLOBAL, slice_ns, enq_flags);
+		scx_bpf_dsq_insert(p, SCX_DSQ_GLOBAL, knob(KNOB_SLICE), enq_flags);
 		kick_idle_cpu(p);
 		return;
 	}
@@ -284,7 +277,7 @@ void BPF_STRUCT_OPS(local_enable, struct task_struct *p)
 	if (!t)
 		return;
 	classify(p, t);
-	task_join(t);
+	t->vtime = cpu_record(t->home)->vtime; /* it starts where its CPU is */
 }
 
 /* A CPU that comes looks at the queues at once; what waits for one that goes is taken by the others. */
@@ -331,5 +324,5 @@ struct sched_ext_ops local_ops = {
 	.init = (void *)local_init,
 	.exit = (void *)local_exit,
 	.timeout_ms = 5000,
-	.name = "schedctl_34c31cbc2a71",
+	.name = "schedctl_266c547183b4",
 };

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * schedctl_3c6d63324b8c, from template partition.
+ * schedctl_0ff756e18161, from template partition.
  *
  * Some classes have CPUs of their own: there they go first, whatever the rest wants. What they leave idle the others
  * borrow, and give back when an owner's task wakes. On the CPUs that nobody owns all classes share by weight, and by nice
@@ -11,6 +11,13 @@
 #define NR_COMM_RULES 4
 #define NR_UID_RULES 0
 #define MATCH_CGROUPS 1
+#define NR_KNOBS 9
+#define KNOB_WEIGHTS 0, 1ULL, 10000ULL /* weight of class 0; the next rows are those of the other classes */
+#define KNOB_SLICE 4, 500000ULL, 20000000ULL /* parameter slice, ns */
+#define KNOB_BORROWED_SLICE 5, 200000ULL, 10000000ULL /* parameter borrowed_slice, ns */
+#define KNOB_BOUND_SHARE 6, 5ULL, 200ULL /* parameter bound_share, permille */
+#define KNOB_LAG 7, 1000000ULL, 200000000ULL /* parameter lag, ns */
+#define KNOB_AGE 8, 50000000ULL, 2000000000ULL /* parameter age, ns */
 #include "schedctl.bpf.h"
 
 char _license[] SEC("license") = "Dual BSD/GPL";
@@ -19,23 +26,27 @@ char _license[] SEC("license") = "Dual BSD/GPL";
 #define BOUND_DSQ 0x2000 /* of CPU 0: tasks of others bound there, by the time they began to wait; the rest follow */
 #define OWN_CPUS 64  /* of an owner's CPUs, how many are looked at for one to take back */
 
-static const u64 slice_ns = 5000000ULL; /* parameter slice = 5ms */
-/* parameter borrowed_slice = 1ms */
-static const u64 borrowed_slice_ns = 1000000ULL;
-/* parameter bound_share = 1%, in thousandths */
-static const u64 bound_permille = 10;
-const u64 fair_lag_ns = 20000000ULL; /* parameter lag = 20ms */
-const u64 fair_age_ns = 1000000000ULL; /* parameter age = 1s */
+/* Live knobs, which user space may change while the scheduler runs; each is read within its range. */
+u64 schedctl_knobs[NR_KNOBS] SEC(".data.schedctl_knobs") = {
+	[0] = 100ULL, /* others: weight, parameter others_weight */
+	[1] = 30ULL, /* c1: weight */
+	[2] = 60ULL, /* c2: weight */
+	[3] = 90ULL, /* c3: weight */
+	[4] = 5000000ULL, /* parameter slice = 5ms */
+	[5] = 1000000ULL, /* parameter borrowed_slice = 1ms */
+	[6] = 10ULL, /* parameter bound_share = 1% */
+	[7] = 20000000ULL, /* parameter lag = 20ms */
+	[8] = 1000000000ULL, /* parameter age = 1s */
+};
 
 const struct schedctl_class classes[NR_CLASSES] = {
-	/* others, parameter others_weight */
-	[0] = { .weight = 100, .queue = 0 },
+	[0] = { .queue = 0 }, /* others */
 	/* c1, demo/app1: wakeupLatency; param: class parameter reserve, in thousandths of the CPUs */
-	[1] = { .weight = 30, .queue = 1, .needs = MATCH_COMM, .param = 0 },
+	[1] = { .queue = 1, .needs = MATCH_COMM, .param = 0 },
 	/* c2, demo/app2: cpuShare; param: class parameter reserve, in thousandths of the CPUs */
-	[2] = { .weight = 60, .queue = 2, .needs = MATCH_COMM, .param = 0 },
+	[2] = { .queue = 2, .needs = MATCH_COMM, .param = 0 },
 	/* c3, demo/app3: makespan; param: class parameter reserve, in thousandths of the CPUs */
-	[3] = { .weight = 90, .queue = 3, .needs = MATCH_CGROUP, .param = 0 },
+	[3] = { .queue = 3, .needs = MATCH_CGROUP, .param = 0 },
 };
 
 const struct schedctl_comm_rule comm_rules[NR_COMM_RULES] = {
@@ -45,12 +56,7 @@ const struct schedctl_comm_rule comm_rules[NR_COMM_RULES] = {
 	{ 2, "\077pp-2" },
 };
 
-struct schedctl_queue queues[NR_QUEUES] = {
-	[0] = { .weight = 100 },
-	[1] = { .weight = 30 },
-	[2] = { .weight = 60 },
-	[3] = { .weight = 90 },
-};
+struct schedctl_queue queues[NR_QUEUES];
 
 struct cpu_record {
 	u32 owner;   /* class whose CPU it is; CLASS_OTHERS: nobody's */
@@ -82,8 +88,8 @@ static bool is_foreign(const struct cpu_record *c, const struct schedctl_task *t
 static u64 task_slice(const struct task_struct *p, const struct schedctl_task *t, const struct cpu_record *c)
 {
 	if (is_foreign(c, t))
-		return borrowed_slice_ns;
-	return clamp(slice_ns, 100000ULL, 20000000ULL);
+		return knob(KNOB_BORROWED_SLICE);
+	return knob(KNOB_SLICE);
 }
 
 /* Take back a CPU of the task's class from whoever borrowed it. The CPU is marked at once: the next waker takes another. */
@@ -111,8 +117,8 @@ static bool bound_is_due(struct cpu_record *c, u64 now)
 	u64 since = min(minus(now, c->saved_at), MAX_DELTA);
 
 	c->saved_at = now;
-	c->saved = min(c->saved + since * bound_permille / 1000, 2 * borrowed_slice_ns);
-	return c->saved >= borrowed_slice_ns;
+	c->saved = min(c->saved + since * knob(KNOB_BOUND_SHARE) / 1000, 2 * knob(KNOB_BORROWED_SLICE));
+	return c->saved >= knob(KNOB_BORROWED_SLICE);
 }
 
 /* Charge a task for `delta` ns: to its queue, and on another class's CPU to what was saved there. */
@@ -143,7 +149,7 @@ void BPF_STRUCT_OPS(part_enqueue, struct task_struct *p, u64 enq_flags)
 	struct cpu_record *c = cpu_record(cpu);
 
 	if (!t) {
-		scx_bpf_dsq_insert(p, SCX_DSQ_GLOBAL, slice_ns, enq_flags);
+		scx_bpf_dsq_insert(p, SCX_DSQ_GLOBAL, knob(KNOB_SLICE), enq_flags);
 		kick_idle_cpu(p);
 		return;
 	}
@@ -157,7 +163,7 @@ void BPF_STRUCT_OPS(part_enqueue, struct task_struct *p, u64 enq_flags)
 	if (is_foreign(c, t) && (u32)p->nr_cpus_allowed < scx_bpf_nr_cpu_ids()) {
 		u64 bound = BOUND_DSQ + (u32)cpu % MAX_CPUS;
 
-		scx_bpf_dsq_insert_vtime(p, bound, borrowed_slice_ns, bpf_ktime_get_ns(), enq_flags);
+		scx_bpf_dsq_insert_vtime(p, bound, knob(KNOB_BORROWED_SLICE), bpf_ktime_get_ns(), enq_flags);
 		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
 		return;
 	}
@@ -317,5 +323,5 @@ struct sched_ext_ops part_ops = {
 	.init = (void *)part_init,
 	.exit = (void *)part_exit,
 	.timeout_ms = 5000,
-	.name = "schedctl_3c6d63324b8c",
+	.name = "schedctl_0ff756e18161",
 };

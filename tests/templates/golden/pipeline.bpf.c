@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * schedctl_e22a4bb0296a, from template pipeline.
+ * schedctl_156e7acf3b2e, from template pipeline.
  *
  * Wake chains stay together: when a task of a chained class wakes another of its class and is about to sleep, the other
  * runs next on the same CPU, where what it was handed is still in the cache, unless somebody who waits needs the CPU more.
@@ -11,6 +11,12 @@
 #define NR_COMM_RULES 4
 #define NR_UID_RULES 0
 #define MATCH_CGROUPS 1
+#define NR_KNOBS 8
+#define KNOB_WEIGHTS 0, 1ULL, 10000ULL /* weight of class 0; the next rows are those of the other classes */
+#define KNOB_SLICE 4, 500000ULL, 20000000ULL /* parameter slice, ns */
+#define KNOB_HANDOFF 5, 10000ULL, 5000000ULL /* parameter handoff, ns */
+#define KNOB_LAG 6, 1000000ULL, 200000000ULL /* parameter lag, ns */
+#define KNOB_AGE 7, 50000000ULL, 2000000000ULL /* parameter age, ns */
 #include "schedctl.bpf.h"
 
 char _license[] SEC("license") = "Dual BSD/GPL";
@@ -18,20 +24,26 @@ char _license[] SEC("license") = "Dual BSD/GPL";
 #define MAX_CPUS 512	  /* a power of 2; CPUs above share the records of those below */
 #define SCX_WAKE_SYNC 0x10 /* the waker says that it is about to sleep */
 
-static const u64 slice_ns = 5000000ULL; /* parameter slice = 5ms */
-static const u64 handoff_ns = 200000ULL; /* parameter handoff = 200us */
-const u64 fair_lag_ns = 20000000ULL; /* parameter lag = 20ms */
-const u64 fair_age_ns = 1000000000ULL; /* parameter age = 1s */
+/* Live knobs, which user space may change while the scheduler runs; each is read within its range. */
+u64 schedctl_knobs[NR_KNOBS] SEC(".data.schedctl_knobs") = {
+	[0] = 100ULL, /* others: weight, parameter others_weight */
+	[1] = 30ULL, /* c1: weight */
+	[2] = 60ULL, /* c2: weight */
+	[3] = 90ULL, /* c3: weight */
+	[4] = 5000000ULL, /* parameter slice = 5ms */
+	[5] = 200000ULL, /* parameter handoff = 200us */
+	[6] = 20000000ULL, /* parameter lag = 20ms */
+	[7] = 1000000000ULL, /* parameter age = 1s */
+};
 
 const struct schedctl_class classes[NR_CLASSES] = {
-	/* others, parameter others_weight */
-	[0] = { .weight = 100, .queue = 0 },
+	[0] = { .queue = 0 }, /* others */
 	/* c1, demo/app1: wakeupLatency; param: class parameter chained */
-	[1] = { .weight = 30, .queue = 1, .needs = MATCH_COMM, .param = 1 },
+	[1] = { .queue = 1, .needs = MATCH_COMM, .param = 1 },
 	/* c2, demo/app2: cpuShare; param: class parameter chained */
-	[2] = { .weight = 60, .queue = 2, .needs = MATCH_COMM, .param = 1 },
+	[2] = { .queue = 2, .needs = MATCH_COMM, .param = 1 },
 	/* c3, demo/app3: makespan; param: class parameter chained */
-	[3] = { .weight = 90, .queue = 3, .needs = MATCH_CGROUP, .param = 1 },
+	[3] = { .queue = 3, .needs = MATCH_CGROUP, .param = 1 },
 };
 
 const struct schedctl_comm_rule comm_rules[NR_COMM_RULES] = {
@@ -41,12 +53,7 @@ const struct schedctl_comm_rule comm_rules[NR_COMM_RULES] = {
 	{ 2, "\077pp-2" },
 };
 
-struct schedctl_queue queues[NR_QUEUES] = {
-	[0] = { .weight = 100 },
-	[1] = { .weight = 30 },
-	[2] = { .weight = 60 },
-	[3] = { .weight = 90 },
-};
+struct schedctl_queue queues[NR_QUEUES];
 
 struct cpu_record {
 	u32 class; /* of the task that has it */
@@ -63,7 +70,7 @@ static struct cpu_record *cpu_record(s32 cpu)
 /* Hole slice: how long a task may run before it waits again. */
 static u64 task_slice(const struct task_struct *p, const struct schedctl_task *t)
 {
-	return clamp(slice_ns, 100000ULL, 20000000ULL);
+	return knob(KNOB_SLICE);
 }
 
 /* Does the task that runs on `cpu` hand over to `t`: one of the same chained class, that is about to sleep? */
@@ -109,7 +116,7 @@ void BPF_STRUCT_OPS(pipe_enqueue, struct task_struct *p, u64 enq_flags)
 	struct schedctl_task *t = task_record(p);
 
 	if (!t) {
-		scx_bpf_dsq_insert(p, SCX_DSQ_GLOBAL, slice_ns, enq_flags);
+		scx_bpf_dsq_insert(p, SCX_DSQ_GLOBAL, knob(KNOB_SLICE), enq_flags);
 		kick_idle_cpu(p);
 		return;
 	}
@@ -152,7 +159,7 @@ void BPF_STRUCT_OPS(pipe_running, struct task_struct *p)
 		return;
 	account_running(t, bpf_ktime_get_ns());
 	cpu_record(bpf_get_smp_processor_id())->class = t->class;
-	cpu_record(bpf_get_smp_processor_id())->brief = t->burst_avg && t->burst_avg < handoff_ns;
+	cpu_record(bpf_get_smp_processor_id())->brief = t->burst_avg && t->burst_avg < knob(KNOB_HANDOFF);
 	fair_running(t);
 }
 
@@ -227,5 +234,5 @@ struct sched_ext_ops pipe_ops = {
 	.init = (void *)pipe_init,
 	.exit = (void *)pipe_exit,
 	.timeout_ms = 5000,
-	.name = "schedctl_e22a4bb0296a",
+	.name = "schedctl_156e7acf3b2e",
 };

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * schedctl_fc2376c46a0f, from template throughput.
+ * schedctl_9f9fa55f65e1, from template throughput.
  *
  * Few switches. A task runs as long as its round allows: the fewer wait beside it, the longer, so that caches stay warm
  * and nobody waits longer than a round. CPU time is shared between classes by weight, and by nice value inside one; a
@@ -11,26 +11,38 @@
 #define NR_COMM_RULES 4
 #define NR_UID_RULES 0
 #define MATCH_CGROUPS 1
+#define NR_KNOBS 9
+#define KNOB_WEIGHTS 0, 1ULL, 10000ULL /* weight of class 0; the next rows are those of the other classes */
+#define KNOB_ROUND 4, 4000000ULL, 400000000ULL /* parameter round, ns */
+#define KNOB_SHORTEST 5, 500000ULL, 20000000ULL /* parameter shortest, ns */
+#define KNOB_LONGEST 6, 1000000ULL, 100000000ULL /* parameter longest, ns */
+#define KNOB_LAG 7, 1000000ULL, 200000000ULL /* parameter lag, ns */
+#define KNOB_AGE 8, 50000000ULL, 2000000000ULL /* parameter age, ns */
 #include "schedctl.bpf.h"
 
 char _license[] SEC("license") = "Dual BSD/GPL";
 
-static const u64 round_ns = 40000000ULL; /* parameter round = 40ms */
-/* parameters shortest = 3ms and longest = 20ms */
-static const u64 slice_min_ns = 3000000ULL;
-static const u64 slice_max_ns = 20000000ULL;
-const u64 fair_lag_ns = 20000000ULL; /* parameter lag = 20ms */
-const u64 fair_age_ns = 1000000000ULL; /* parameter age = 1s */
+/* Live knobs, which user space may change while the scheduler runs; each is read within its range. */
+u64 schedctl_knobs[NR_KNOBS] SEC(".data.schedctl_knobs") = {
+	[0] = 100ULL, /* others: weight, parameter others_weight */
+	[1] = 30ULL, /* c1: weight */
+	[2] = 60ULL, /* c2: weight */
+	[3] = 90ULL, /* c3: weight */
+	[4] = 40000000ULL, /* parameter round = 40ms */
+	[5] = 3000000ULL, /* parameter shortest = 3ms */
+	[6] = 20000000ULL, /* parameter longest = 20ms */
+	[7] = 20000000ULL, /* parameter lag = 20ms */
+	[8] = 1000000000ULL, /* parameter age = 1s */
+};
 
 const struct schedctl_class classes[NR_CLASSES] = {
-	/* others, parameter others_weight */
-	[0] = { .weight = 100, .queue = 0 },
+	[0] = { .queue = 0 }, /* others */
 	/* c1, demo/app1: wakeupLatency */
-	[1] = { .weight = 30, .queue = 1, .needs = MATCH_COMM },
+	[1] = { .queue = 1, .needs = MATCH_COMM },
 	/* c2, demo/app2: cpuShare */
-	[2] = { .weight = 60, .queue = 2, .needs = MATCH_COMM },
+	[2] = { .queue = 2, .needs = MATCH_COMM },
 	/* c3, demo/app3: makespan */
-	[3] = { .weight = 90, .queue = 3, .needs = MATCH_CGROUP },
+	[3] = { .queue = 3, .needs = MATCH_CGROUP },
 };
 
 const struct schedctl_comm_rule comm_rules[NR_COMM_RULES] = {
@@ -40,19 +52,14 @@ const struct schedctl_comm_rule comm_rules[NR_COMM_RULES] = {
 	{ 2, "\077pp-2" },
 };
 
-struct schedctl_queue queues[NR_QUEUES] = {
-	[0] = { .weight = 100 },
-	[1] = { .weight = 30 },
-	[2] = { .weight = 60 },
-	[3] = { .weight = 90 },
-};
+struct schedctl_queue queues[NR_QUEUES];
 
 /* Hole slice: how long a task may run before it waits again. */
 static u64 task_slice(const struct task_struct *p, const struct schedctl_task *t)
 {
-	u64 wanted = round_ns / (queue_length(t) + 1);
+	u64 wanted = clamp(min(knob(KNOB_ROUND) / (queue_length(t) + 1), 1000000000ULL), 500000ULL, 100000000ULL);
 
-	return max(min(wanted, slice_max_ns), min(slice_min_ns, slice_max_ns));
+	return max(min(wanted, knob(KNOB_LONGEST)), min(knob(KNOB_SHORTEST), knob(KNOB_LONGEST)));
 }
 
 s32 BPF_STRUCT_OPS(tput_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_flags)
@@ -73,7 +80,7 @@ void BPF_STRUCT_OPS(tput_enqueue, struct task_struct *p, u64 enq_flags)
 	struct schedctl_task *t = task_record(p);
 
 	if (!t) {
-		scx_bpf_dsq_insert(p, SCX_DSQ_GLOBAL, slice_min_ns, enq_flags);
+		scx_bpf_dsq_insert(p, SCX_DSQ_GLOBAL, knob(KNOB_SHORTEST), enq_flags);
 		kick_idle_cpu(p);
 		return;
 	}
@@ -188,5 +195,5 @@ struct sched_ext_ops tput_ops = {
 	.init = (void *)tput_init,
 	.exit = (void *)tput_exit,
 	.timeout_ms = 5000,
-	.name = "schedctl_fc2376c46a0f",
+	.name = "schedctl_9f9fa55f65e1",
 };
