@@ -201,6 +201,7 @@ class _State:
     early: bool = False
     since: int = 0
     wait: int | None = None
+    woke: bool = False
     slept: int | None = None
 
 
@@ -251,8 +252,8 @@ class _Raw:
             sample = self.samples.setdefault(comm, Sample.traced())
             if state.since:
                 self._add(sample, "burst", at - state.since)
+                sample.wakeups = (sample.wakeups or 0) + state.woke
                 if state.wait is not None:
-                    sample.wakeups = (sample.wakeups or 0) + 1
                     self._add(sample, "latency", state.wait)
                 if state.slept is not None:
                     self._add(sample, "sleep", state.slept)
@@ -267,6 +268,7 @@ class _Raw:
                 state.wait, state.slept = at - state.asleep, 0
             else:
                 state.slept = None
+            state.woke = state.wait is not None or state.asleep > 0
             state.since, state.waking, state.asleep, state.early = at, 0, 0, False
 
     @staticmethod

@@ -75,7 +75,7 @@ struct task {
 	u64 self;                         /* the kernel's address of it; 0: the slot is free */
 	u64 ready;                        /* waiting for a CPU since then, or 0 */
 	u64 asleep;                       /* since then, or 0 */
-	u64 waited;                       /* before the stay on a CPU that goes on; a latency when `woke` */
+	u64 waited;                       /* before the stay on a CPU that goes on; a latency when WOKE_SEEN */
 	u64 slept;                        /* before that wakeup, when `rested` */
 	u32 pid;
 	u32 era;                          /* of its group: it may have moved since */
@@ -86,7 +86,7 @@ struct task {
 	u8 queued;                        /* the run queue of its CPU counts it */
 	u8 running;
 	u8 early;                         /* woken while it was on a CPU, perhaps just leaving it */
-	u8 woke;
+	u8 woke;                          /* WOKE_* to the stay that goes on, or 0 */
 	u8 rested;
 	u8 moved;                         /* MOVED_* of the stay that goes on, and PREEMPTED */
 	u8 age;

@@ -21,6 +21,7 @@ _EDGE = 4
 _KIND_SHIFT, _GROUP_SHIFT = 28, 12  # as in bpf/probes/records.h
 _MOVED = {1: "migrations", 2: "llc_migrations", 4: "numa_migrations"}
 _PREEMPTED = 8
+_WOKE_UNSEEN = 2
 _GONE = Who(b"(gone)", None, None)
 """A task first seen at the very end of the window, that ended before it could be asked for its name."""
 
@@ -117,7 +118,9 @@ class _Reader:
             if task.moved & bit:
                 setattr(sample, name, getattr(sample, name) + 1)
         self._waited(sample, task.waited)
-        if task.woke:
+        if task.woke == _WOKE_UNSEEN:
+            sample.wakeups = (sample.wakeups or 0) + 1
+        elif task.woke:
             self._woken(who, sample, task, task.waited)
 
     def _never_switched(self, cpu: int, busy_ns: int) -> None:
