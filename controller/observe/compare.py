@@ -290,7 +290,8 @@ def _node(before: WorkloadProfile, after: WorkloadProfile) -> list[Change]:
 def _distance(before: WorkloadProfile, after: WorkloadProfile) -> Change:
     intents = sorted({w.name for p in (before, after) for w in p.workloads if w.keyed_by == "intent"})
     apart = distance(fingerprint_of(before, intents), fingerprint_of(after, intents))
-    of = f"{len(intents)} intents and all others" if intents else "everything taken together"
+    named = "1 intent" if len(intents) == 1 else f"{len(intents)} intents"
+    of = f"{named} and all others" if intents else "everything taken together"
     return Change("", "distance", None, apart, f"fingerprint distance {apart:.3f} ({of})", 0.0)
 
 

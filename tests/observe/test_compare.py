@@ -66,7 +66,7 @@ def test_the_same_load_has_no_change():
     for each in chance:
         assert seen(stats(), stats(**each)) == []
     text = words(changes(profile(stats()), profile(stats())))
-    assert text == "nothing changed beyond what chance does\nfingerprint distance 0.000 (1 intents and all others)"
+    assert text == "nothing changed beyond what chance does\nfingerprint distance 0.000 (1 intent and all others)"
 
 
 @pytest.mark.parametrize(
