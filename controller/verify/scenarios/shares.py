@@ -86,7 +86,7 @@ def cgroup_shares(arena: Arena) -> Numbers:
 @scenario(
     "pinned-floating",
     asks="do bound and free tasks both get their part",
-    load="a computing task bound to each CPU, two to CPU 0, and one computing task a CPU that may run anywhere",
+    load="2 computing tasks bound to each CPU, and one computing task a CPU that may run anywhere",
     limits=(
         _least("pinned", "a task bound to one CPU"),
         _least("floating", "a task that may run anywhere"),
@@ -94,10 +94,13 @@ def cgroup_shares(arena: Arena) -> Numbers:
     ),
 )
 def pinned_floating(arena: Arena) -> Numbers:
-    """A queue of its own for bound tasks is easily served first, or last, for ever."""
+    """A queue of its own for bound tasks is easily served first, or last, for ever.
+
+    Two to a CPU: the one that runs is in no queue when the CPU looks, and with it alone the others get their turn.
+    """
     spin = ("schedload", "spin")
     seconds = arena.seconds(2)
-    commands = [("taskset", f"{1 << cpu:x}", *spin, "1" if cpu else "2", seconds) for cpu in range(arena.cpus)]
+    commands = [("taskset", f"{1 << cpu:x}", *spin, "2", seconds) for cpu in range(arena.cpus)]
     (*bound, free), slowest = arena.together([*commands, (*spin, str(max(2, arena.cpus)), seconds)])
     pinned, floating = [each for one in bound for each in numbers(one, "cpu_ns")], numbers(free, "cpu_ns")
     every = [*pinned, *floating]
