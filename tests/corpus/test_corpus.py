@@ -169,5 +169,5 @@ def test_the_kernels_own_selftests_agree(name):
     except SchedctlError as error:
         missing(error.message, error.remedy)
     with boot(kernel.path) as guest:
-        row = conformance.row(name, source, conformance.headers(source, kernel), guest)
+        row = conformance.row(name, source, conformance.headers(source, kernel), kernel, guest)
     assert row.agrees == "yes", row
