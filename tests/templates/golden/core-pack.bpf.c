@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * schedctl_15fd93fbc2b6, from template core-pack.
+ * schedctl_5ca4500eaf94, from template core-pack.
  *
  * Knows of cores. Tasks of spread classes get a core of their own while there is one; all others are packed: beside a
  * busy hyper-thread first, then on the CPU of the lowest number, so that whole cores stay free or asleep. CPU time is
@@ -58,40 +58,33 @@ static u64 task_slice(const struct task_struct *p, const struct schedctl_task *t
 	return knob(KNOB_SLICE);
 }
 
-struct packing {
-	const struct cpumask *allowed, *idle, *idle_cores;
-	s32 beside; /* the first idle CPU beside a busy one of its core, or -1 */
-	s32 lowest; /* the first idle CPU, or -1 */
-};
-
-/* Note in `pack` whether `cpu` is idle, and whether all of its core is. */
-static void pack_look(struct packing *pack, s32 cpu)
+/* The first idle CPU that `p` may run on, beside a busy one of its core if `beside`; -1 when there is none. */
+static s32 first_idle(struct task_struct *p, const struct cpumask *idle, const struct cpumask *idle_cores, bool beside)
 {
-	if (!bpf_cpumask_test_cpu(cpu, pack->idle) || !bpf_cpumask_test_cpu(cpu, pack->allowed))
-		return;
-	if (pack->lowest < 0)
-		pack->lowest = cpu;
-	if (pack->beside < 0 && !bpf_cpumask_test_cpu(cpu, pack->idle_cores))
-		pack->beside = cpu;
+	u32 nr_cpus = scx_bpf_nr_cpu_ids();
+
+	for (u32 cpu = 0; cpu < PACK_CPUS && cpu < nr_cpus; cpu++) {
+		if (!bpf_cpumask_test_cpu(cpu, idle) || !bpf_cpumask_test_cpu(cpu, p->cpus_ptr))
+			continue;
+		if (!beside || !bpf_cpumask_test_cpu(cpu, idle_cores))
+			return cpu;
+	}
+	return -1;
 }
 
 /* The idle CPU of the lowest number, one beside a busy hyper-thread before all others; taken. -1 when there is none. */
 static s32 pick_packed(struct task_struct *p)
 {
-	u32 nr_cpus = scx_bpf_nr_cpu_ids();
-	struct packing pack = { .allowed = p->cpus_ptr, .beside = -1, .lowest = -1 };
+	const struct cpumask *idle = scx_bpf_get_idle_cpumask(), *idle_cores = scx_bpf_get_idle_smtmask();
+	s32 cpu = first_idle(p, idle, idle_cores, true);
 
-	pack.idle = scx_bpf_get_idle_cpumask();
-	pack.idle_cores = scx_bpf_get_idle_smtmask();
-	for (u32 cpu = 0; cpu < PACK_CPUS && cpu < nr_cpus && pack.beside < 0; cpu++)
-		pack_look(&pack, cpu);
-	scx_bpf_put_idle_cpumask(pack.idle);
-	scx_bpf_put_idle_cpumask(pack.idle_cores);
-	if (pack.beside >= 0 && scx_bpf_test_and_clear_cpu_idle(pack.beside))
-		return pack.beside;
-	if (pack.lowest >= 0 && scx_bpf_test_and_clear_cpu_idle(pack.lowest))
-		return pack.lowest;
-	return scx_bpf_pick_idle_cpu(p->cpus_ptr, 0); /* somebody else was quicker */
+	if (cpu < 0)
+		cpu = first_idle(p, idle, idle_cores, false);
+	scx_bpf_put_idle_cpumask(idle);
+	scx_bpf_put_idle_cpumask(idle_cores);
+	if (cpu >= 0 && scx_bpf_test_and_clear_cpu_idle(cpu))
+		return cpu;
+	return scx_bpf_pick_idle_cpu(p->cpus_ptr, 0); /* none in sight, or somebody else was quicker */
 }
 
 /* An idle CPU as the task's class wants it, taken; -1 when there is none. */
@@ -240,5 +233,5 @@ struct sched_ext_ops cpack_ops = {
 	.init = (void *)cpack_init,
 	.exit = (void *)cpack_exit,
 	.timeout_ms = 5000,
-	.name = "schedctl_15fd93fbc2b6",
+	.name = "schedctl_5ca4500eaf94",
 };
