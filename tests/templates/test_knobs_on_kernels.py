@@ -105,7 +105,7 @@ def test_a_stall_leaves_reason_message_and_dump(guest: Guest) -> None:
     guest.spawn(spin("gold", "2"))
     guest.spawn(spin("lead", "2"))
     end = time.monotonic() + 60
-    while guest.status().state == "enabled" and time.monotonic() < end:
+    while guest.status().state != "disabled" and time.monotonic() < end:  # ops.exit comes after `disabling`
         time.sleep(0.2)
     record, dump = guest.map_lookup("schedctl_exit", FIRST), guest.map_lookup("schedctl_exit_dump", FIRST)
     guest.detach()
