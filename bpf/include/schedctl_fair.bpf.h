@@ -62,24 +62,24 @@ static __always_inline s32 fair_init(void)
 	return 0;
 }
 
-static __arithmetic struct schedctl_queue *queue_of(const struct schedctl_task *t)
+static __in_line struct schedctl_queue *queue_of(const struct schedctl_task *t)
 {
 	return &queues[bounded(class_of(t)->queue, NR_QUEUES)];
 }
 
-static __arithmetic u64 queue_dsq(const struct schedctl_task *t)
+static __in_line u64 queue_dsq(const struct schedctl_task *t)
 {
 	return FAIR_DSQ + class_of(t)->queue;
 }
 
 /* Tasks that wait in the task's queue. */
-static __always_inline u64 queue_length(const struct schedctl_task *t)
+static __in_line u64 queue_length(const struct schedctl_task *t)
 {
 	return dsq_length(queue_dsq(t));
 }
 
 /* The weight of the task's queue, as it is now. */
-static __arithmetic u64 queue_weight(const struct schedctl_task *t)
+static __in_line u64 queue_weight(const struct schedctl_task *t)
 {
 #if NR_KNOBS && defined(SHARED_QUEUES)
 	return clamp(queue_weights[bounded(class_of(t)->queue, NR_QUEUES)], 1, MAX_QUEUE_WEIGHT);

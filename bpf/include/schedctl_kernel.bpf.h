@@ -35,8 +35,12 @@ typedef _Bool bool;
 #define __weak __attribute__((weak))
 #define __noinline __attribute__((noinline))
 #define __always_inline inline __attribute__((always_inline))
-/* For arithmetic of a line: its instructions count as the caller's, which keeps a tenth of the object away. */
-#define __arithmetic inline __attribute__((always_inline, nodebug))
+/*
+ * For what is a line to its caller: its instructions count as the caller's, which keeps a tenth of the object away. Never
+ * where a field of a kernel's struct is read or written: without debug information there is no CO-RE relocation either,
+ * and the offset would be that of the structs in this file.
+ */
+#define __in_line inline __attribute__((always_inline, nodebug))
 #define ARRAY_SIZE(array) (sizeof(array) / sizeof((array)[0]))
 
 /* Fields of a BTF-defined map: libbpf reads the numbers from the types. */
@@ -250,7 +254,7 @@ u32 scx_bpf_reenqueue_local___v612(void) __ksym __weak;
 void scx_bpf_reenqueue_local___v2___v70(void) __ksym __weak;
 
 /* Put `p` at the end of DSQ `dsq_id` with `slice` nanoseconds to run. */
-static __always_inline void scx_bpf_dsq_insert(struct task_struct *p, u64 dsq_id, u64 slice, u64 enq_flags)
+static __in_line void scx_bpf_dsq_insert(struct task_struct *p, u64 dsq_id, u64 slice, u64 enq_flags)
 {
 	if (scx_bpf_dsq_insert___v613)
 		scx_bpf_dsq_insert___v613(p, dsq_id, slice, enq_flags);
@@ -261,7 +265,7 @@ static __always_inline void scx_bpf_dsq_insert(struct task_struct *p, u64 dsq_id
 }
 
 /* Put `p` into DSQ `dsq_id` in order of `vtime`, smallest first. A DSQ is ordered by time or by arrival, never both. */
-static __always_inline void scx_bpf_dsq_insert_vtime(struct task_struct *p, u64 dsq_id, u64 slice, u64 vtime,
+static __in_line void scx_bpf_dsq_insert_vtime(struct task_struct *p, u64 dsq_id, u64 slice, u64 vtime,
 						     u64 enq_flags)
 {
 	if (scx_bpf_dsq_insert_vtime___v613) {
@@ -278,7 +282,7 @@ static __always_inline void scx_bpf_dsq_insert_vtime(struct task_struct *p, u64 
 }
 
 /* Give this CPU the first task of DSQ `dsq_id` that may run on it. False when there is none. Only in ops.dispatch. */
-static __always_inline bool scx_bpf_dsq_move_to_local(u64 dsq_id)
+static __in_line bool scx_bpf_dsq_move_to_local(u64 dsq_id)
 {
 	if (scx_bpf_dsq_move_to_local___v613)
 		return scx_bpf_dsq_move_to_local___v613(dsq_id);
@@ -303,7 +307,7 @@ static __always_inline void keep_running(struct task_struct *prev, u64 slice)
 }
 
 /* Send the tasks of this CPU's local DSQ through ops.enqueue again: a higher class has taken the CPU from them. */
-static __always_inline void scx_bpf_reenqueue_local(void)
+static __in_line void scx_bpf_reenqueue_local(void)
 {
 	if (scx_bpf_reenqueue_local___v612)
 		scx_bpf_reenqueue_local___v612();
@@ -314,28 +318,28 @@ static __always_inline void scx_bpf_reenqueue_local(void)
 /* --- Small helpers --------------------------------------------------------------------------------------------------- */
 
 /* Virtual times wrap: compare their distance, never their values. */
-static __arithmetic bool vtime_before(u64 a, u64 b)
+static __in_line bool vtime_before(u64 a, u64 b)
 {
 	return (s64)(a - b) < 0;
 }
 
-static __arithmetic u64 min(u64 a, u64 b)
+static __in_line u64 min(u64 a, u64 b)
 {
 	return a < b ? a : b;
 }
 
-static __arithmetic u64 max(u64 a, u64 b)
+static __in_line u64 max(u64 a, u64 b)
 {
 	return a > b ? a : b;
 }
 
-static __arithmetic u64 clamp(u64 value, u64 low, u64 high)
+static __in_line u64 clamp(u64 value, u64 low, u64 high)
 {
 	return min(max(value, low), high);
 }
 
 /* a - b, and 0 where that would be negative: all time here is unsigned. */
-static __arithmetic u64 minus(u64 a, u64 b)
+static __in_line u64 minus(u64 a, u64 b)
 {
 	return a > b ? a - b : 0;
 }
@@ -345,7 +349,7 @@ static __arithmetic u64 minus(u64 a, u64 b)
  * asm before it keeps the compiler from dropping it (it may know the table's contents), the asm after it from deriving
  * the index by other means.
  */
-static __arithmetic u64 bounded(u64 index, u64 limit)
+static __in_line u64 bounded(u64 index, u64 limit)
 {
 	asm volatile("" : "+r"(index));
 	if (index >= limit)
@@ -361,7 +365,7 @@ static __always_inline bool is_cpu_kthread(const struct task_struct *p)
 }
 
 /* Tasks that wait in the DSQ. */
-static __always_inline u64 dsq_length(u64 dsq_id)
+static __in_line u64 dsq_length(u64 dsq_id)
 {
 	s32 length = scx_bpf_dsq_nr_queued(dsq_id);
 

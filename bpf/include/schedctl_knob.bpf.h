@@ -37,13 +37,13 @@ extern u64 queue_weights[NR_QUEUES];
 #endif
 
 /* The value in `row`, within its range: knob(KNOB_SLICE). */
-static __arithmetic u64 knob(u64 row, u64 low, u64 high)
+static __in_line u64 knob(u64 row, u64 low, u64 high)
 {
 	return clamp(schedctl_knobs[row], low, high);
 }
 
 /* The same of a knob that each class has: class_knob(class, KNOB_WEIGHTS). */
-static __arithmetic u64 class_knob(u64 class, u64 row, u64 low, u64 high)
+static __in_line u64 class_knob(u64 class, u64 row, u64 low, u64 high)
 {
 	return clamp(schedctl_knobs[row + bounded(class, NR_CLASSES)], low, high);
 }

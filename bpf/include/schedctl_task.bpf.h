@@ -155,25 +155,25 @@ struct {
 } schedctl_heartbeat SEC(".maps");
 
 /* The task's record; NULL only for a task that init_task has not seen. */
-static __always_inline struct schedctl_task *task_record(struct task_struct *p)
+static __in_line struct schedctl_task *task_record(struct task_struct *p)
 {
 	return bpf_task_storage_get(&schedctl_tasks, p, NULL, 0);
 }
 
 /* The class's counters on this CPU. */
-static __always_inline struct schedctl_stats *class_stats(u32 class)
+static __in_line struct schedctl_stats *class_stats(u32 class)
 {
 	return bpf_map_lookup_elem(&schedctl_stats, &class);
 }
 
 /* The class's row; a class out of range, which cannot be, reads as others. */
-static __arithmetic const struct schedctl_class *class_of(const struct schedctl_task *t)
+static __in_line const struct schedctl_class *class_of(const struct schedctl_task *t)
 {
 	return &classes[bounded(t->class, NR_CLASSES)];
 }
 
 /* The weight of the task's class, as it is now. */
-static __arithmetic u64 class_weight(const struct schedctl_task *t)
+static __in_line u64 class_weight(const struct schedctl_task *t)
 {
 #if NR_KNOBS
 	return class_knob(t->class, KNOB_WEIGHTS);

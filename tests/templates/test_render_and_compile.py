@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -84,3 +85,13 @@ def test_every_parameter_and_hole_is_in_the_readme(name: str) -> None:
     readme = (Path(__file__).parents[2] / "templates" / name / "README.md").read_text()
     named = [*template.spec.parameters, *template.spec.class_parameters, *template.spec.holes]
     assert [each.name for each in named if f"`{each.name}`" not in readme] == []
+
+
+def test_no_function_without_debug_information_touches_a_kernels_struct() -> None:
+    """There would be no CO-RE relocation, and the program would read at the offsets of our partial structs."""
+    headers = (Path(__file__).parents[2] / "bpf" / "include").glob("*.h")
+    bodies = [
+        body for header in headers for body in re.findall(r"^static __in_line .*?^}", header.read_text(), re.M | re.S)
+    ]
+    assert len(bodies) > 10
+    assert [body for body in bodies if re.search(r"\b(?:p|prev|info|cgroup|cred)->", body)] == []
