@@ -238,7 +238,7 @@ def test_an_object_holds_its_types_and_lines_and_no_dwarf(name):
     assert not {".debug_info", ".debug_line", ".debug_str"} & sections.keys()
     assert sections[".BTF"].size > 10_000
     assert sections[".BTF.ext"].size > 5_000
-    assert len(built) <= 72 << 10
+    assert len(built) <= 64 << 10
 
 
 def test_without_the_tools_there_is_no_verdict(tmp_path, monkeypatch):
