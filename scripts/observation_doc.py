@@ -19,12 +19,12 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
-from verification_doc import write  # noqa: E402
 from verification_figures import NOT_MEASURED, read_document, table  # noqa: E402
 
 from controller.api import fingerprint  # noqa: E402
 from controller.api.profile import WorkloadClass  # noqa: E402
 from controller.errors import InputError, SchedctlError  # noqa: E402
+from controller.kernel import leftovers  # noqa: E402
 from controller.observe import classify  # noqa: E402
 
 DOC = ROOT / "docs" / "observation.md"
@@ -96,6 +96,8 @@ def _measured(found: dict[str, dict[str, Any]]) -> Iterable[str]:
         if found[name]:
             kernel, when = found[name].get("kernel", "?"), str(found[name].get("measured", ""))[:10]
             yield f"`{COMMANDS[name]}`, kernel {kernel}{', ' + when if when else ''}.\n"
+            if "conditions" in found[name]:
+                yield f"Measured under these conditions: {found[name]['conditions']}\n"
             yield from section(found[name])
         else:
             yield f"{NOT_MEASURED}: `{COMMANDS[name]}` measures it."
@@ -215,7 +217,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return 1
             return 0
         text = document(arguments.results)
-        write(arguments.output, text)
+        leftovers.write(arguments.output, text.encode())
     except (SchedctlError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -9,7 +9,6 @@ that comes from the code is not what the file says; figures are left out of that
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ sys.path.insert(0, str(ROOT))
 
 from controller.api import STAGES  # noqa: E402
 from controller.errors import SchedctlError  # noqa: E402
+from controller.kernel import leftovers  # noqa: E402
 from controller.verify.lint import rules  # noqa: E402
 from controller.verify.scenarios import SCENARIOS  # noqa: E402
 from scripts.verification_figures import Results, sections, table  # noqa: E402
@@ -136,17 +136,6 @@ def differs(doc: Path) -> str:
     return ""
 
 
-def write(doc: Path, text: str) -> None:
-    """Replace the file at once."""
-    doc.parent.mkdir(parents=True, exist_ok=True)
-    temporary = doc.with_name(f".{doc.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(doc)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the page, or check it; 0 done or current, 1 not."""
     parser = argparse.ArgumentParser(description="Write docs/verification.md from the code and bench/results.")
@@ -163,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1 if problem else 0
     try:
         text = document(arguments.results)
-        write(arguments.output, text)
+        leftovers.write(arguments.output, text.encode())
     except (SchedctlError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
