@@ -30,10 +30,11 @@ def idle_wakeup(arena: Arena) -> Numbers:
 @scenario(
     "late-waker",
     asks="does a task that slept get in among busy ones",
-    load="2 computing tasks a CPU, and 2 threads that wake every 50 ms",
+    load="2 computing tasks a CPU, and 2 threads that wake every 50 ms, and one of nice 10 that does so every 100 ms",
     limits=(
         Limit("p50_us", "above", 20, 200_000, of="the median wait of a task that slept, among busy ones"),
         Limit("max_us", "above", 5, 1_500_000, of="the longest wait of a task that slept"),
+        Limit("nice_max_us", "above", 5, 1_500_000, of="the longest wait of a task of nice 10 that slept"),
         Limit("spin_least_share", "below", STARVED, of="the least share of a busy task", means="it starves"),
         TOGETHER,
     ),
@@ -41,11 +42,14 @@ def idle_wakeup(arena: Arena) -> Numbers:
 def late_waker(arena: Arena) -> Numbers:
     """Whoever sleeps has a claim to run soon, and no claim to everything."""
     spin = ("schedload", "spin", arena.busy(2), arena.seconds(2))
-    (busy, waker), slowest = arena.together([spin, ("schedload", "wakers", "2", "50000", arena.seconds(1.8))])
+    wakers = ("schedload", "wakers", "2", "50000", arena.seconds(1.8))
+    nice = ("schedload", "--nice", "10", "wakers", "1", "100000", arena.seconds(1.5))
+    (busy, waker, nicer), slowest = arena.together([spin, wakers, nice])
     cpu = numbers(busy, "cpu_ns")
     return {
         "p50_us": number(waker, "p50_us"),
         "max_us": number(waker, "max_us"),
+        "nice_max_us": number(nicer, "max_us"),
         "spin_least_share": round(min(cpu) / max(sum(cpu), 1.0), 4),
         "slowest_s": slowest,
     }
