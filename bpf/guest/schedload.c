@@ -15,6 +15,8 @@
  *   execstorm N SECONDS          N processes fork, execute, wait, again; how many each, and the slowest in us
  *   affinity N SECONDS           N threads compute and keep moving themselves between CPUs; moves and work units
  *   yieldstorm N SECONDS         N processes do nothing but sched_yield(); how many each, and their CPU ns
+ *   pingpong N SECONDS           N pairs of processes pass a byte to and fro, each asleep while the other runs; rounds of
+ *                                each pair, and their CPU ns
  *   crowd N UNITS                N threads that become runnable together and do UNITS work units; how long until the
  *                                first and the last was done, in ms
  *   rthog CPU SECONDS            one SCHED_FIFO task keeps CPU busy; its CPU ns
@@ -66,8 +68,8 @@ static void __attribute__((noreturn)) usage(void)
 {
 	fputs("usage: schedload [--comm NAME] [--cgroup DIR] [--nice N] [--policy other|batch|idle] "
 	      "wakers N PERIOD_US SECONDS | spin N SECONDS | batch N FACTOR UNITS | calibrate | forkstorm SECONDS | "
-	      "execstorm N SECONDS | affinity N SECONDS | yieldstorm N SECONDS | crowd N UNITS | rthog CPU SECONDS | "
-	      "kworker SECONDS | other COMMAND...\n", stderr);
+	      "execstorm N SECONDS | affinity N SECONDS | yieldstorm N SECONDS | pingpong N SECONDS | "
+	      "crowd N UNITS | rthog CPU SECONDS | kworker SECONDS | other COMMAND...\n", stderr);
 	exit(2);
 }
 
@@ -471,6 +473,49 @@ static int yieldstorm(int n, int64_t duration)
 	return 0;
 }
 
+/* ---- pingpong ---- */
+
+static int (*pingpong_pipes)[2]; /* of pair I: 2 I goes there, 2 I + 1 comes back */
+
+static void pingpong_body(struct tally *tally, int self, int64_t duration)
+{
+	int64_t end = tally->begin_ns + duration;
+	int second = self % 2, in = pingpong_pipes[self - second + !second][0], out = pingpong_pipes[self][1];
+	char more = 1;
+
+	while (more) {
+		if (!second) {
+			more = now() < end;
+			if (write(out, &more, 1) != 1)
+				die("write");
+		}
+		if (read(in, &more, 1) != 1)
+			die("read");
+		if (second && write(out, &more, 1) != 1)
+			die("write");
+		tally->of[self].units++;
+	}
+}
+
+static int pingpong(int n, int64_t duration)
+{
+	static pid_t pids[MAX_TASKS];
+	struct tally *tally;
+
+	pingpong_pipes = calloc(2 * n, sizeof(*pingpong_pipes));
+	for (int i = 0; i < 2 * n; i++)
+		if (pipe(pingpong_pipes[i]))
+			die("pipe");
+	tally = start_together(2 * n, pingpong_body, duration, pids);
+	wait_for_all();
+	printf("{\"load\":\"pingpong\",");
+	print_list("rounds", tally, 2 * n, units_of);
+	printf(",");
+	print_list("cpu_ns", tally, 2 * n, cpu_of);
+	printf("}\n");
+	return 0;
+}
+
 /* ---- crowd ---- */
 
 static struct {
@@ -717,6 +762,8 @@ int main(int argc, char **argv)
 		return 0;
 	if (!strcmp(load, "yieldstorm") && left == 2)
 		return yieldstorm(number(argv[0], 1, MAX_TASKS), number(argv[1], 0.01, 86400) * NS_PER_S);
+	if (!strcmp(load, "pingpong") && left == 2)
+		return pingpong(number(argv[0], 1, MAX_TASKS / 2), number(argv[1], 0.01, 86400) * NS_PER_S);
 	if (!strcmp(load, "crowd") && left == 2)
 		return crowd(number(argv[0], 1, MAX_TASKS), number(argv[1], 0, 1e9));
 	if (!strcmp(load, "rthog") && left == 2)

@@ -92,6 +92,7 @@ class TestGuest:
             (["--policy", "batch", "spin", "1", "0.1"], {"load", "cpu_ns", "units", "gap_us", "total_units"}),
             (["execstorm", "2", "0.2"], {"load", "execs", "max_us"}),
             (["yieldstorm", "2", "0.2"], {"load", "yields", "cpu_ns"}),
+            (["pingpong", "2", "0.2"], {"load", "rounds", "cpu_ns"}),
             (["crowd", "100", "2"], {"load", "tasks", "made_ms", "first_ms", "last_ms"}),
             (["rthog", "1", "0.1"], {"load", "cpu_ns"}),
             (["kworker", "0.2"], {"load", "count", "p50_us", "max_us"}),

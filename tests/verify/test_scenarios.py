@@ -25,10 +25,13 @@ KERNEL = {
         "heavy_share": 0.75, "light_share": 0.25, "heavy_least_share": 0.37, "light_least_share": 0.12,
         "cpu_ms": 4000.0, "slowest_s": 2.2,
     },
-    "late-waker": {"p50_us": 150.0, "max_us": 5000.0, "spin_least_share": 0.245, "slowest_s": 2.7},
+    "late-waker": {
+        "p50_us": 150.0, "max_us": 5000.0, "nice_max_us": 20_000.0, "spin_least_share": 0.245, "slowest_s": 2.7,
+    },
     "long-sleeper": {"gap_us": 25_000.0, "least_share": 0.15, "slowest_s": 3.7},
     "pinned-floating": {"pinned_least_share": 0.24, "floating_least_share": 0.24, "spread": 0.05, "slowest_s": 2.2},
     "yield-storm": {"yields": 30000.0, "least_yields": 1000.0, "spin_least_share": 0.4, "slowest_s": 2.0},
+    "wakeup-storm": {"rounds": 30000.0, "least_rounds": 200.0, "spin_least_share": 0.09, "slowest_s": 1.9},
     "rt-hog": {
         "gap_us": 60_000.0, "bound_gap_us": 830_000.0, "spin_least_share": 0.1, "waker_max_us": 6000.0,
         "hog_ms": 800.0, "slowest_s": 1.9,
@@ -100,6 +103,7 @@ def test_each_limit_is_just_where_its_sentence_says(name, limit: Limit):
         ("late-waker", {"p50_us": 40_000.0, "max_us": 120_000.0}),  # a FIFO queue with slices of 20 ms
         ("kworker-latency", {"p50_us": 60_000.0, "max_us": 140_000.0}),
         ("yield-storm", {"yields": 400.0, "least_yields": 60.0, "spin_least_share": 0.45}),
+        ("wakeup-storm", {"rounds": 600.0, "least_rounds": 40.0, "spin_least_share": 0.47}),
         (
             "rt-hog",
             {"gap_us": 850_000.0, "bound_gap_us": 1_100_000.0},
@@ -149,11 +153,14 @@ def test_errors_are_told_before_warnings():
         ("cgroup-shares", {"light_least_share": 0.0}, "of weight 33: 0.00%.*starves"),
         ("late-waker", {"p50_us": 400_000.0}, "400.0 ms"),
         ("late-waker", {"spin_least_share": 0.01}, "busy task.*starves"),
+        ("late-waker", {"nice_max_us": 1_900_000.0}, "of nice 10 that slept: 1.9 s"),
         ("pinned-floating", {"pinned_least_share": 0.02}, "bound to one CPU"),
         ("long-sleeper", {"gap_us": 1_800_000.0}, "did not run: 1.8 s.*claims"),
         ("rt-hog", {"waker_max_us": 900_000.0}, "task that slept: 900.0 ms"),
         ("yield-storm", {"spin_least_share": 0.01}, "yielding does not let it in"),
         ("yield-storm", {"least_yields": 1.0}, "slowest task that yields: 1, 1000"),
+        ("wakeup-storm", {"spin_least_share": 0.004}, "before who computes, without end"),
+        ("wakeup-storm", {"least_rounds": 2.0}, "slowest pair: 2, 200"),
         ("rt-hog", {"gap_us": 2_400_000.0}, "real-time task held one CPU and after: 2.4 s"),
         ("rt-hog", {"bound_gap_us": 2_400_000.0}, "bound to that CPU did not run: 2.4 s"),
         ("hotplug", {"back_share": 0.0}, "not served any more"),

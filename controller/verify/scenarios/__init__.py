@@ -25,8 +25,8 @@ _FAMILIES = (wakeups, shares, churn, disturbances, crowds)  # importing them reg
 # Cheap ones that catch much come first. Reloading comes well after hotplug (see disturbances.py), the soak last.
 _ORDER = (
     "idle-wakeup", "affinity-churn", "fork-storm", "exec-churn", "weighted-shares", "cgroup-shares", "late-waker",
-    "long-sleeper", "pinned-floating", "yield-storm", "rt-hog", "hotplug", "kworker-latency", "many-tasks", "reload",
-    "soak",
+    "long-sleeper", "pinned-floating", "yield-storm", "wakeup-storm", "rt-hog", "hotplug", "kworker-latency",
+    "many-tasks", "reload", "soak",
 )  # fmt: skip
 
 SCENARIOS: tuple[Scenario, ...] = tuple(registered()[name] for name in _ORDER)

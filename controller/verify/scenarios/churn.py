@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tasks that do one thing over and over: fork, execute, change their CPUs, yield."""
+"""Tasks that do one thing over and over: fork, execute, change their CPUs, yield, wake one another."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ FEW = 0.05
 """Rounds of something in a fixed time: fewer than this part of the kernel's own are too few."""
 
 _YIELDS = 1000
+_ROUNDS = 200
 
 
 @scenario(
@@ -82,6 +83,36 @@ def yield_storm(arena: Arena) -> Numbers:
         # One that yields to a task with a slice of 20 ms does so 50 times a second, one that has nobody to yield to a
         # hundred thousand times: whether it ran at all is the question, and not how often.
         "least_yields": min(*yields, _YIELDS),
+        "spin_least_share": round(min(cpu) / total, 4),
+        "slowest_s": slowest,
+    }
+
+
+@scenario(
+    "wakeup-storm",
+    asks="do tasks that compute get in among tasks that wake one another all the time",
+    load="4 pairs of tasks a CPU pass a byte to and fro, so that one of each pair has always just been woken, beside "
+    "one computing task a CPU",
+    limits=(
+        Limit("spin_least_share", "below", STARVED, of="the least share of a task that computes beside them",
+              means="who wakes goes before who computes, without end"),
+        Limit("least_rounds", "below", FEW, of=f"the first {_ROUNDS} rounds of the slowest pair"),
+        TOGETHER,
+    ),
+)  # fmt: skip
+def wakeup_storm(arena: Arena) -> Numbers:
+    """What prefers who has just been woken must do so within limits, or a chatty service holds up all that compute."""
+    seconds = arena.seconds(1.8)
+    commands = [
+        ("schedload", "pingpong", arena.busy(4), seconds),
+        ("schedload", "spin", str(max(2, arena.cpus)), seconds),
+    ]
+    (storm, spin), slowest = arena.together(commands)
+    rounds, cpu = numbers(storm, "rounds"), numbers(spin, "cpu_ns")
+    total = max(sum(cpu) + sum(numbers(storm, "cpu_ns")), 1.0)
+    return {
+        "rounds": sum(rounds) / 2,
+        "least_rounds": min(*rounds, _ROUNDS),  # a queue of long slices makes few of them, and lets everybody run
         "spin_least_share": round(min(cpu) / total, 4),
         "slowest_s": slowest,
     }

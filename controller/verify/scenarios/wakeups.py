@@ -7,7 +7,7 @@ from controller.verify.scenarios.arena import Arena, Numbers, number, numbers
 from controller.verify.scenarios.registry import STARVED, Limit, scenario
 from controller.verify.scenarios.shares import TOGETHER
 
-_ASLEEP_S = 1.8
+_ASLEEP_S = 2.2
 
 
 @scenario(
@@ -60,7 +60,7 @@ def late_waker(arena: Arena) -> Numbers:
     asks="do busy tasks go on when others come back from a long sleep with much to do",
     load=f"one computing task a CPU; after {_ASLEEP_S:g} s two more a CPU, which slept until then, compute as long",
     limits=(
-        Limit("gap_us", "above", 5, 750_000, of="the longest time that a computing task did not run",
+        Limit("gap_us", "above", 3, 800_000, of="the longest time that a computing task did not run",
               means="who slept claims all the time that it did not use"),
         Limit("least_share", "below", STARVED, of="the least share of a computing task", means="it starves"),
         TOGETHER,

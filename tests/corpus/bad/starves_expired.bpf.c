@@ -1,4 +1,4 @@
-/* expect: stage=liveness rules=liveness/late-waker,liveness/rt-hog,liveness/fork-storm,liveness/stall,liveness/soak,liveness/stuck,liveness/exec-churn,liveness/yield-storm,liveness/kworker-latency,liveness/weighted-shares class=starvation */
+/* expect: stage=liveness rules=liveness/late-waker,liveness/rt-hog,liveness/fork-storm,liveness/stall,liveness/soak,liveness/stuck,liveness/exec-churn,liveness/yield-storm,liveness/wakeup-storm,liveness/kworker-latency,liveness/weighted-shares class=starvation */
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * Who used up a slice runs only when nobody has woken lately.

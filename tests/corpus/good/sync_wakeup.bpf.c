@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * A waker that is about to sleep hands its CPU to whom it wakes, if nobody waits there.
+ * A waker that is about to sleep hands its CPU to whom it wakes, if nobody waits there; a few times in a row, because
+ * the shared queue is not looked at meanwhile.
  */
 #include "schedctl_kernel.bpf.h"
 
@@ -13,6 +14,9 @@ u64 exit_kind; /* why it ended; 0 while it runs */
 #define SHARED 1
 #define SCX_WAKE_SYNC 0x10ULL
 #define SCX_DSQ_LOCAL_ON 0xC000000000000000ULL
+#define IN_A_ROW 8
+
+static u64 handed; /* since a CPU last looked at the shared queue */
 
 s32 BPF_STRUCT_OPS(sync_wakeup_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_flags)
 {
@@ -24,8 +28,9 @@ s32 BPF_STRUCT_OPS(sync_wakeup_select_cpu, struct task_struct *p, s32 prev_cpu, 
 		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, SLICE_NS, 0);
 		return cpu;
 	}
-	if ((wake_flags & SCX_WAKE_SYNC) && bpf_cpumask_test_cpu(here, p->cpus_ptr) &&
+	if ((wake_flags & SCX_WAKE_SYNC) && handed < IN_A_ROW && bpf_cpumask_test_cpu(here, p->cpus_ptr) &&
 	    scx_bpf_dsq_nr_queued(SCX_DSQ_LOCAL_ON | here) == 0) {
+		handed++;
 		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, SLICE_NS, 0);
 		return here;
 	}
@@ -44,6 +49,7 @@ void BPF_STRUCT_OPS(sync_wakeup_enqueue, struct task_struct *p, u64 enq_flags)
 
 void BPF_STRUCT_OPS(sync_wakeup_dispatch, s32 cpu, struct task_struct *prev)
 {
+	handed = 0;
 	scx_bpf_dsq_move_to_local(SHARED);
 }
 
