@@ -3,8 +3,9 @@
 
 A guest that comes from a snapshot is of the same boot as every other one from it, so the baselines are measured once
 for a snapshot and kept beside it, with the machine's speed at that time: found much different later, they are measured
-anew. They come from a guest of their own where there can be one, so that no candidate was ever near what others are
-judged by. Without a snapshot (KVM) they are measured in the candidate's guest, before it is attached.
+anew. One that a busy machine blew up, so that nearly anything would be within the limits, is measured again at once,
+and the calmest counts. They come from a guest of their own where there can be one, so that no candidate was ever near
+what others are judged by. Without a snapshot (KVM) they are measured in the candidate's guest, before it is attached.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ from controller.verify.scenarios.arena import number
 FASTER_OR_SLOWER = 1.6
 """This machine's speed now and then may differ by this factor before baselines are measured anew: the limits are wider
 than that, and what a candidate is held to is measured again beside it before it counts."""
+
+_TRIES = 3
+"""How often a baseline is measured until it is calm."""
 
 _SPEED_S = 0.3
 _AUTOGROUP = "/proc/sys/kernel/sched_autogroup_enabled"
@@ -74,6 +78,13 @@ class Bench:
         return self._baselines[scenario.name]
 
     def _measure(self, scenario: Scenario, guest: Guest) -> Numbers:
+        """The calmest of at most three tries."""
+        tries: list[Numbers] = []
+        while not tries or (scenario.loosened(tries[-1]) > 1 and len(tries) < _TRIES):
+            tries.append(self._measure_once(scenario, guest))
+        return min(tries, key=scenario.loosened)
+
+    def _measure_once(self, scenario: Scenario, guest: Guest) -> Numbers:
         detached_at = self.detached_at if guest is self.guest else 0.0
         try:
             return scenario.measure(Arena(guest, None, detached_at, WATCHDOG_MS / 1000))

@@ -16,7 +16,7 @@ from controller.errors import GuestError
 from controller.kernel import snapshot
 from controller.kernel.guest_protocol import CommandResult
 from controller.verify.baselines import Bench
-from controller.verify.scenarios import Scenario, Stuck, digest
+from controller.verify.scenarios import Limit, Scenario, Stuck, digest
 
 BOOT = "6b1f2d0c-4a5e-4f0e-9f0e-0d6f4a1b2c3d"
 
@@ -162,3 +162,29 @@ def test_a_load_that_the_kernels_own_scheduler_does_not_get_through_is_no_verdic
 
     with pytest.raises(GuestError, match="own scheduler did not get through probe"):
         Bench(StandIn(repeatable=False)).prepare([Scenario("probe", "?", "a load", stuck, ())], Silent())
+
+
+LONGEST = Limit("gap_us", "above", 3, 900_000, of="the longest gap")
+
+
+@pytest.mark.parametrize(
+    ("gaps", "counts", "times"),
+    [
+        ([20_000.0], 20_000.0, 1),
+        ([600_000.0, 30_000.0], 30_000.0, 2),
+        ([600_000.0, 500_000.0, 700_000.0], 500_000.0, 3),
+    ],
+)
+def test_a_baseline_that_a_busy_machine_blew_up_is_measured_again(gaps, counts, times):
+    left = list(gaps)
+    scenario = Scenario("probe", "?", "a load", lambda _arena: {"gap_us": left.pop(0)}, (LONGEST,))
+    bench = Bench(StandIn(), StandIn)
+    bench.prepare([scenario], Silent())
+    assert bench.baseline(scenario) == {"gap_us": counts}
+    assert len(gaps) - len(left) == times
+
+
+def test_the_length_of_a_load_loosens_nothing():
+    length, share = Limit("slowest_s", "above", 1.4, 0.5, of="the time"), Limit("share", "below", 0.2, of="the share")
+    scenario = Scenario("probe", "?", "a load", lambda _arena: {}, (length, share, LONGEST))
+    assert scenario.loosened({"slowest_s": 5.0, "share": 0.1, "gap_us": 150_000.0}) == pytest.approx(0.5)

@@ -24,7 +24,8 @@ _POLL_S = 0.15
 
 
 def _gap(who: str) -> Limit:
-    return Limit("gap_us", "above", 5, 1_500_000, of=f"the longest time that a computing task did not run {who}")
+    # The kernel's own may leave a busy task on the CPU that was taken until it is free again.
+    return Limit("gap_us", "above", 1.5, 1_500_000, of=f"the longest time that a computing task did not run {who}")
 
 
 @scenario(

@@ -46,6 +46,16 @@ class Limit:
         """The last value that is still allowed."""
         return self.factor * kernel[self.figure] + self.plus
 
+    def loosened(self, kernel: Numbers) -> float:
+        """How much the kernel's own figure adds to the limit, as a multiple of the allowance; 0 where there is none.
+
+        Waits only: a figure in seconds is the length of the load itself.
+        """
+        waits = self.worse == "above" and self.plus > 0 and self.figure.endswith(("_us", "_ms"))
+        if not waits or self.figure not in kernel:
+            return 0.0
+        return self.factor * kernel[self.figure] / self.plus
+
     def complaint(self, mine: Numbers, kernel: Numbers) -> Complaint | None:
         """What to say of `mine`; None when it is within the limit, or the load does not give this figure here."""
         if self.figure not in kernel:
@@ -101,6 +111,10 @@ class Scenario:
         """What there is to say against the candidate's numbers, errors first."""
         found = [complaint for limit in self.limits if (complaint := limit.complaint(mine, kernel)) is not None]
         return sorted(found, key=lambda complaint: complaint.severity)
+
+    def loosened(self, kernel: Numbers) -> float:
+        """How far a baseline widens the limits: above 1, a busy machine had more say in one than its allowance has."""
+        return max((limit.loosened(kernel) for limit in self.limits), default=0.0)
 
     def not_here(self, cpus: int) -> str:
         """Why it does not apply to a guest of that many CPUs, or ""."""
