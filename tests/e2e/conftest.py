@@ -164,7 +164,7 @@ class World:
         classes = tuple(
             TaskClass(
                 handle=f"c{n}",
-                intent=keys.intent_id(i),
+                intent=i.qualified_name,
                 metric=i.spec.objective.metric,
                 weight=weight or i.spec.weight,
                 match={"comm": i.spec.workload.comm},
