@@ -1,20 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """How near the figures of the observer are to the truth: loads of known period, burst and threads, and raw events.
 
-The loads: rt-app threads that run for a set time in each period, cyclictest, and the test suite's own (a waker, a
-sleeper that waits behind a hog, the hog). All are watched in the same window by our probes and by `perf record` of
-sched_switch, sched_waking and sched_wakeup_new with the same clock. Then
+The loads: rt-app threads that run for a set time in each period, cyclictest, a waker, and a sleeper that waits behind a
+hog. Each has a window of its own, the sleeper and the hog, which belong together, one in common: loads beside it would
+cut a load's bursts and delay its wakeups, and what it was told to do were no truth any more. In each window our probes
+watch, and `perf record` of sched_switch, sched_waking and sched_wakeup_new with the same clock. Then
 
   known   median burst and period within 5 % of what the load was told, wakeups within 1 % of window / period, threads
   kernel  wakeups within 1 % of the voluntary switches that the kernel counts for the load's threads
   raw     wakeups, latencies, bursts and sleeps counted from perf's events by the definitions of bpf/probes/sched.c:
           equal counts within 1 %, and the percentiles 50, 90 and 99 within one histogram bucket (6 % of the value)
 
-The period is a burst, a sleep and a latency: the sum of their medians. Needs root, bcc, perf, rt-app and rt-tests. The
-table goes to stderr, JSON to stdout and to bench/results/accuracy.json (--name another). Exit status 1 if a bar is not
-met.
+The period is a burst, a sleep and a latency: the sum of their medians. With --guest all of it happens in a node VM on
+the newest sched_ext kernel. An emulated CPU is some twenty times slower, and what the loads do besides what they were
+told (reading the clock, going to sleep) is no longer nothing beside a millisecond: their bursts and periods are
+stretched there by --stretch, so that the load does what it was told; the bars are the same.
+
+Needs root, bcc, perf, rt-app and rt-tests (and QEMU for --guest). The table goes to stderr, JSON to stdout and to
+bench/results/accuracy.json or accuracy-guest.json (--name another). Exit status 1 if a bar is not met.
 
     python bench/accuracy.py --seconds 10
+    python bench/accuracy.py --guest
 """
 
 from __future__ import annotations
@@ -31,21 +37,27 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from loads import guest, other_load
+
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from controller.api.base import now
 from controller.observe import Probes
 from controller.observe.histogram import bucket_of, build
 from controller.observe.sample import HISTOGRAMS, Observation, Sample
-from tests.observe.loads import HOG, LATE, WAKER, running
+from tests.observe.loads import HOG, LATE, running, waker
 
 PERCENTILES = (50, 90, 99)
 EVENTS = ("sched_switch", "sched_waking", "sched_wakeup_new")
+GUEST_STRETCH = 5
 _SLACK_S = 1.0
+_START_S = 30.0
+_GUEST_S = 220.0
 
 
 @dataclass(frozen=True)
@@ -57,100 +69,172 @@ class Load:
     burst: int | None = None
     period: int | None = None
 
+    def stretched(self, factor: int) -> Load:
+        """The same with longer times."""
+        if self.burst is None or self.period is None:
+            return self
+        return replace(self, burst=self.burst * factor, period=self.period * factor)
 
-LOADS = (
-    Load("acc-slow", 2, 2_000_000, 20_000_000),
-    Load("acc-fast", 1, 1_000_000, 8_000_000),
-    Load("cyclictest", None, None, None),
-    Load("acc-waker", 1, 1_000_000, 10_000_000),
-    Load("acc-late"),
-    Load("acc-hog"),
+
+GROUPS: tuple[tuple[Load, ...], ...] = (
+    (Load("acc-slow", 2, 2_000_000, 20_000_000),),
+    (Load("acc-fast", 1, 1_000_000, 8_000_000),),
+    (Load("cyclictest"),),
+    (Load("acc-waker", 1, 1_000_000, 10_000_000),),
+    (Load("acc-late"), Load("acc-hog")),
 )
-RT_APP = ("acc-slow", "acc-fast")
+"""Measured together: what is in one group."""
 
 
 def main() -> None:
     """Watch the loads and print how far off the figures are."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=10.0, help="length of the window")
-    parser.add_argument("--name", default="accuracy", help="file in bench/results, without .json")
+    parser.add_argument("--seconds", type=float, default=10.0, help="length of each window")
+    parser.add_argument("--name", default="", help="file in bench/results, without .json")
+    parser.add_argument("--only", action="append", default=[], metavar="LOAD", help="its group alone; nothing is kept")
+    parser.add_argument("--stretch", type=int, default=0, help=f"default: 1, and {GUEST_STRETCH} with --guest")
+    parser.add_argument("--guest", action="store_true", help="run it in a node VM on the newest sched_ext kernel")
     arguments = parser.parse_args()
     for tool in ("perf", "rt-app", "cyclictest"):
         if shutil.which(tool) is None:
             raise SystemExit(f"{tool} is needed; run `make setup`")
-    with contextlib.closing(Probes()) as probes, tempfile.TemporaryDirectory() as folder:
-        probes.observe(0.1)  # compiled before the loads start
-        with _loads(Path(folder), arguments.seconds), _recorded(Path(folder) / "perf.data") as recording:
-            time.sleep(_SLACK_S)
-            counted = _Counted()
-            seen = probes.observe(arguments.seconds, counted.read)
-            counted.read()
-        raw = _Raw(seen).read(recording)
-    results = [_compare(load, seen, raw.samples, counted) for load in LOADS]
-    result = {
-        "benchmark": "accuracy",
-        "kernel": os.uname().release,
-        "window_s": seen.window_ns / 1e9,
-        "dropped": seen.dropped,
-        "loads": results,
-        "met": all(check["met"] for each in results for check in each["checks"]),
-    }
+    result = _in_guest(arguments) if arguments.guest else _here(arguments)
     _table(result)
     text = json.dumps(result)
     print(text)
-    (Path(__file__).parent / "results" / f"{arguments.name}.json").write_text(text + "\n")
+    if not arguments.only and arguments.name != guest.PRINT_ALONE:
+        name = arguments.name or ("accuracy-guest" if arguments.guest else "accuracy")
+        (Path(__file__).parent / "results" / f"{name}.json").write_text(text + "\n")
     raise SystemExit(0 if result["met"] else 1)
 
 
+def _in_guest(arguments: argparse.Namespace) -> dict[str, Any]:
+    passed = ["--seconds", str(arguments.seconds), "--stretch", str(arguments.stretch or GUEST_STRETCH)]
+    passed += [word for name in arguments.only for word in ("--only", name)]
+    return guest.run(Path(__file__), passed, timeout_s=_GUEST_S)
+
+
+def _here(arguments: argparse.Namespace) -> dict[str, Any]:
+    stretch = arguments.stretch or 1
+    before = other_load()
+    groups = [group for group in GROUPS if not arguments.only or {load.name for load in group} & set(arguments.only)]
+    loads, dropped, lost = [], 0, 0
+    with contextlib.closing(Probes()) as probes:
+        probes.observe(0.1)  # compiled before the loads start
+        for group in groups:
+            found, by_probes, by_perf = _measured(
+                [load.stretched(stretch) for load in group], arguments.seconds, probes
+            )
+            loads += found
+            dropped += by_probes
+            lost += by_perf
+    return {
+        "benchmark": "accuracy",
+        "measured": now().isoformat(),
+        "kernel": os.uname().release,
+        "window_s": arguments.seconds,
+        "stretch": stretch,
+        "conditions": f"{before} before, {other_load()} after",
+        "dropped": dropped,
+        "lost_by_perf": lost,
+        "loads": loads,
+        "met": all(check["met"] for each in loads for check in each["checks"]),
+    }
+
+
+def _measured(group: Sequence[Load], seconds: float, probes: Probes) -> tuple[list[dict[str, Any]], int, int]:
+    """The checks of each load of the group, and the events that the probes dropped and that perf lost."""
+    with tempfile.TemporaryDirectory() as folder:
+        with _running(group, Path(folder), seconds), _recorded(Path(folder) / "perf.data") as recording:
+            time.sleep(_SLACK_S)
+            counted = _Counted()
+            seen = probes.observe(seconds, counted.read)
+            counted.read()
+        raw = _Raw(seen).read(recording)
+    return [_compare(load, seen, raw.samples, counted) for load in group], seen.dropped, raw.lost
+
+
 @contextlib.contextmanager
-def _loads(folder: Path, seconds: float) -> Iterator[None]:
+def _running(group: Sequence[Load], folder: Path, seconds: float) -> Iterator[None]:
+    """The loads of the group, all their threads started."""
     cpus = sorted(os.sched_getaffinity(0))
-    length = math.ceil(seconds + 2 * _SLACK_S + 30)
-    document = folder / "loads.json"
+    length = math.ceil(seconds + _SLACK_S + 2 * _START_S)
+    with contextlib.ExitStack() as stack:
+        for load in group:
+            match load.name:
+                case "cyclictest":
+                    command = ["cyclictest", "-q", "-p", "5", "-i", "1000", "-t", "1", "-a", str(cpus[-1])]
+                    stack.enter_context(_program([*command, "-D", f"{length}"]))
+                case "acc-waker":
+                    assert load.burst is not None
+                    assert load.period is not None
+                    process = stack.enter_context(running(b"acc-waker", waker(load.period, load.burst)))
+                    os.sched_setaffinity(process.pid, {cpus[0]})
+                case "acc-late" | "acc-hog":
+                    body = HOG if load.name == "acc-hog" else LATE
+                    process = stack.enter_context(running(load.name.encode(), body))
+                    os.sched_setaffinity(process.pid, {cpus[-1]})
+                case _:
+                    stack.enter_context(_program(["rt-app", str(_rt_app(load, folder, length, cpus))]))
+        _await_threads(group)
+        yield
+
+
+def _rt_app(load: Load, folder: Path, length: int, cpus: Sequence[int]) -> Path:
+    """A document for the load: each thread on a CPU of its own, as far as there are enough."""
+    assert load.threads is not None
+    assert load.burst is not None
+    assert load.period is not None
     tasks = {
-        load.name: {
-            "instance": load.threads,
+        f"{load.name}-{number}": {
             "loop": -1,
             "policy": "SCHED_FIFO",
             "priority": 10,
-            "cpus": cpus,  # two at the same time take a CPU each: real-time tasks are pulled to free ones
-            "runtime": (load.burst or 0) // 1000,
-            "timer": {"ref": "unique", "period": (load.period or 0) // 1000},
+            "cpus": [cpus[number % len(cpus)]],
+            "runtime": load.burst // 1000,
+            "timer": {"ref": "unique", "period": load.period // 1000},
         }
-        for load in LOADS
-        if load.name in RT_APP
+        for number in range(load.threads)
     }
     # Nothing is calibrated: `runtime` goes by the clock.
-    document.write_text(
-        json.dumps({"global": {"duration": length, "calibration": 10, "logdir": str(folder)}, "tasks": tasks})
-    )
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    cyclic = ["cyclictest", "-q", "-p", "5", "-i", "1000", "-t", "1", "-a", str(cpus[-1]), "-D", f"{length}"]
-    with (
-        subprocess.Popen(["rt-app", document], **quiet) as app,
-        subprocess.Popen(cyclic, **quiet) as cyclictest,
-        running(b"acc-hog", HOG) as hog,
-        running(b"acc-late", LATE) as late,
-        running(b"acc-waker", WAKER) as waker,
-    ):
+    settings = {"duration": length, "calibration": 10, "logdir": str(folder)}
+    document = folder / "loads.json"
+    document.write_text(json.dumps({"global": settings, "tasks": tasks}))
+    return document
+
+
+@contextlib.contextmanager
+def _program(command: Sequence[str]) -> Iterator[None]:
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
-            for process in (hog, late):
-                os.sched_setaffinity(process.pid, {cpus[-1]})
-            os.sched_setaffinity(waker.pid, {cpus[0]})
-            time.sleep(_SLACK_S)
-            if app.poll() is not None or cyclictest.poll() is not None:
-                raise SystemExit("rt-app or cyclictest did not start; both need real-time priorities")
             yield
         finally:
-            app.kill()
-            cyclictest.kill()
+            process.kill()
+
+
+def _await_threads(group: Sequence[Load]) -> None:
+    """Until all threads of the loads have their names. SystemExit when they do not come."""
+    end = time.monotonic() + _START_S
+    while True:
+        names = []
+        for file in Path("/proc").glob("[0-9]*/task/[0-9]*/comm"):
+            with contextlib.suppress(OSError):
+                names.append(file.read_text())
+        missing = [
+            load.name for load in group if sum(name.startswith(load.name) for name in names) < (load.threads or 1)
+        ]
+        if not missing:
+            return
+        if time.monotonic() > end:
+            raise SystemExit(f"{', '.join(missing)} did not start; rt-app and cyclictest need real-time priorities")
+        time.sleep(0.1)
 
 
 @contextlib.contextmanager
 def _recorded(file: Path) -> Iterator[Path]:
     (orders, order), (answer, answers) = os.pipe(), os.pipe()
     events = [f"-esched:{event}" for event in EVENTS]
-    command = ["perf", "record", "-q", "-a", "-c", "1", "-k", "CLOCK_MONOTONIC", "-m", "4M", "--control"]
+    command = ["perf", "record", "-q", "-a", "-c", "1", "-k", "CLOCK_MONOTONIC", "-m", "32M", "--control"]
     command += [f"fd:{orders},{answers}", "-o", str(file), *events]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with subprocess.Popen(command, pass_fds=(orders, answers), **quiet) as process:
@@ -211,15 +295,18 @@ class _Raw:
 
     seen: Observation
     samples: dict[str, Sample] = field(default_factory=dict)
+    lost: int = 0
     _states: dict[int, _State] = field(default_factory=dict)
 
+    _LOST = re.compile(r"PERF_RECORD_LOST lost (\d+)")
     _LINE = re.compile(r"(?P<time>\d+)\.(?P<ns>\d{9}): +sched:(?P<event>\w+): (?P<fields>.*)")
 
     def read(self, file: Path) -> _Raw:
         """All events of the window in perf's file."""
-        command = ["perf", "script", "-i", str(file), "--ns", "-F", "time,event,trace"]
+        command = ["perf", "script", "-i", str(file), "--ns", "-F", "time,event,trace", "--show-lost-events"]
         shown = subprocess.run(command, check=True, capture_output=True, text=True, errors="replace").stdout
         start = self.seen.start_ns
+        self.lost = sum(map(int, self._LOST.findall(shown)))
         for line in shown.splitlines():
             match = self._LINE.search(line)
             at = int(match["time"]) * 1_000_000_000 + int(match["ns"]) if match else 0
@@ -340,7 +427,8 @@ def _table(result: dict[str, Any]) -> None:
             got, wanted, off = check["got"], check["wanted"], check["off"]
             line = f"{each['load']:<12}{check['what']:<26}{got:>14.0f}{wanted:>14.0f}{off:>9.3f}{mark}"
             print(line, file=sys.stderr)
-    print(f"dropped {result['dropped']}; all bars met: {result['met']}", file=sys.stderr)
+    lost = f"dropped {result['dropped']}, lost by perf {result['lost_by_perf']}"
+    print(f"{result['conditions']}; {lost}; all bars met: {result['met']}", file=sys.stderr)
 
 
 if __name__ == "__main__":

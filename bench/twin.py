@@ -5,10 +5,12 @@ Each load is profiled twice on this host (bcc, a cgroup of its own), twinned fro
 rt-app from the moment a third window opens. A replay is near enough when its distance from the original is at most half
 the smallest distance between any two different loads; the distance of the two profiles of the same load shows what
 chance alone does; with --scheduling a further profile, of the load as SCHED_BATCH (whose wakeups preempt nobody), shows
-what another way of scheduling the same load does. Needs root, bcc, rt-app and the loads' programs; the tables go to
-stderr, JSON to stdout and to bench/results/.
+what another way of scheduling the same load does. With --guest all of it happens in a node VM on the newest sched_ext
+kernel. Needs root, bcc, rt-app and the loads' programs (and QEMU for --guest); the tables go to stderr, JSON to stdout
+and to bench/results/twin.json or twin-guest.json (--name another).
 
     python bench/twin.py --seconds 5
+    python bench/twin.py --guest
     python bench/twin.py --keep DIR        # the profiles and documents as well
 """
 
@@ -25,14 +27,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from loads import Program, group, root, running
+from loads import Program, group, guest, other_load, root, running
 
 from controller.api.base import now
 from controller.api.fingerprint import FEATURES, WorkloadVector, apart, differences, vector_of
 from controller.api.profile import WorkloadProfile
 from controller.observe import Probes, profile, twin
 
-RESULTS = Path(__file__).parent / "results" / "twin.json"
+RESULTS = Path(__file__).parent / "results"
+_GUEST_S = 220.0
 CLIENT = """python3 -c '
 import time, urllib.request
 while True:
@@ -70,11 +73,32 @@ def main() -> None:
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="this load alone; no results kept")
     parser.add_argument("--scheduling", action="store_true", help="profile each load as SCHED_BATCH as well")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="where to write profiles and documents")
+    parser.add_argument("--guest", action="store_true", help="run it in a node VM on the newest sched_ext kernel")
+    parser.add_argument("--name", default="", help="file in bench/results, without .json")
     arguments = parser.parse_args()
+    result = in_guest(arguments) if arguments.guest else here(arguments)
+    show(result)
+    if not arguments.only and arguments.name != guest.PRINT_ALONE:
+        name = arguments.name or ("twin-guest" if arguments.guest else "twin")
+        (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(result, indent=None if arguments.name == guest.PRINT_ALONE else 1))
+
+
+def in_guest(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The result of the same program in a node VM."""
+    passed = ["--seconds", str(arguments.seconds), "--seed", str(arguments.seed)]
+    passed += ["--scheduling"] * arguments.scheduling
+    passed += [word for name in arguments.only for word in ("--only", name)]
+    return guest.run(Path(__file__), passed, timeout_s=_GUEST_S)
+
+
+def here(arguments: argparse.Namespace) -> dict[str, Any]:
+    """All loads measured on this machine."""
     chosen = [load for load in LOADS if not arguments.only or load.name in arguments.only]
     lacking = {load.name: load.missing() for load in chosen if load.missing()}
     if lacking:
         raise SystemExit(f"programs are missing: {lacking}; install them and run again")
+    before = other_load()
     probes = Probes()
     first, again, replayed, loop_ns, otherwise = {}, {}, {}, {}, {}
     try:
@@ -93,16 +117,14 @@ def main() -> None:
     result = judged(first, again, replayed) | {
         "benchmark": "twin", "measured": now().isoformat(), "kernel": os.uname().release, "cpus": os.cpu_count(),
         "seconds": arguments.seconds, "features": FEATURES, "loop_ns": loop_ns,
+        "conditions": f"{before} before, {other_load()} after",
     }  # fmt: skip
     for name, vector in otherwise.items():
         result["loads"][name] |= {
             "as_batch": round(apart(first[name], vector), 4),
             "differences_as_batch": {k: round(v, 3) for k, v in differences(first[name], vector).items()},
         }
-    show(result)
-    if not arguments.only:
-        RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(result, indent=1))
+    return result
 
 
 def measured(

@@ -37,6 +37,21 @@ class Program:
         return [tool for tool in self.needs if shutil.which(tool) is None]
 
 
+def other_load(seconds: float = 2.0) -> str:
+    """What the CPUs do when no load of ours runs, in words: the condition under which a bench measures."""
+    before = _cpu_times()
+    time.sleep(seconds)
+    spent = [now - then for now, then in zip(_cpu_times(), before, strict=True)]
+    idle, stolen = spent[3] + spent[4], spent[7]
+    whole = max(sum(spent), 1)
+    return f"other programs used {(whole - idle - stolen) / whole:.0%} of the CPUs, their host {stolen / whole:.0%},"
+
+
+def _cpu_times() -> list[int]:
+    """user, nice, system, idle, iowait, irq, softirq and steal of all CPUs, in ticks."""
+    return [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+
+
 def root() -> Path:
     """Where cgroup v2 is mounted. SystemExit with the remedy where it is not."""
     mounted = cgroups.mount()
