@@ -4,19 +4,20 @@
 The loads: rt-app threads that run for a set time in each period, cyclictest, a waker, and a sleeper that waits behind a
 hog. Each has a window of its own, the sleeper and the hog, which belong together, one in common: loads beside it would
 cut a load's bursts and delay its wakeups, and what it was told to do were no truth any more. In each window our probes
-watch, and `perf record` of sched_switch, sched_waking and sched_wakeup_new with the same clock. Then
+watch, and the kernel's own trace records sched_switch, sched_waking and sched_wakeup_new with the same clock. Then
 
   known   median burst and period within 5 % of what the load was told, wakeups within 1 % of window / period, threads
   kernel  wakeups within 1 % of the voluntary switches that the kernel counts for the load's threads
-  raw     wakeups, latencies, bursts and sleeps counted from perf's events by the definitions of bpf/probes/sched.c:
+  raw     wakeups, latencies, bursts and sleeps counted from the raw events by the definitions of bpf/probes/sched.c:
           equal counts within 1 %, and the percentiles 50, 90 and 99 within one histogram bucket (6 % of the value)
 
-The period is a burst, a sleep and a latency: the sum of their medians. With --guest all of it happens in a node VM on
-the newest sched_ext kernel. An emulated CPU is some twenty times slower, and what the loads do besides what they were
-told (reading the clock, going to sleep) is no longer nothing beside a millisecond: their bursts and periods are
-stretched there by --stretch, so that the load does what it was told; the bars are the same.
+On CPUs of which the trace lacks events (see bench/loads/trace.py), raw events are not compared, all else is. The period
+is a burst, a sleep and a latency: the sum of their medians. With --guest all of it happens in a node VM on the newest
+sched_ext kernel. An emulated CPU is some twenty times slower, and what the loads do besides what they were told
+(reading the clock, going to sleep) is no longer nothing beside a millisecond: their bursts and periods are stretched
+there by --stretch, so that the load does what it was told; the bars are the same.
 
-Needs root, bcc, perf, rt-app and rt-tests (and QEMU for --guest). The table goes to stderr, JSON to stdout and to
+Needs root, bcc, tracefs, rt-app and rt-tests (and QEMU for --guest). The table goes to stderr, JSON to stdout and to
 bench/results/accuracy.json or accuracy-guest.json (--name another). Exit status 1 if a bar is not met.
 
     python bench/accuracy.py --seconds 10
@@ -35,14 +36,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from loads import guest, other_load
+from loads import guest, other_load, trace
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -50,6 +52,7 @@ from controller.api.base import now
 from controller.observe import Probes
 from controller.observe.histogram import bucket_of, build
 from controller.observe.sample import HISTOGRAMS, Observation, Sample
+from controller.observe.twin import calibrate
 from tests.observe.loads import HOG, LATE, running, waker
 
 PERCENTILES = (50, 90, 99)
@@ -58,6 +61,8 @@ GUEST_STRETCH = 5
 _SLACK_S = 1.0
 _START_S = 30.0
 _GUEST_S = 220.0
+_STATES = 0xFF
+"""The bits of prev_state that say how it sleeps: 0 ran on, the next one is set for a task that was preempted."""
 
 
 @dataclass(frozen=True)
@@ -80,10 +85,34 @@ GROUPS: tuple[tuple[Load, ...], ...] = (
     (Load("acc-slow", 2, 2_000_000, 20_000_000),),
     (Load("acc-fast", 1, 1_000_000, 8_000_000),),
     (Load("cyclictest"),),
-    (Load("acc-waker", 1, 1_000_000, 10_000_000),),
+    (Load("acc-waker", 1, 2_000_000, 10_000_000),),
     (Load("acc-late"), Load("acc-hog")),
 )
 """Measured together: what is in one group."""
+
+
+@dataclass(frozen=True)
+class _Cpus:
+    """All that there are, and those that the kernel's trace has all of, which come first."""
+
+    all: tuple[int, ...]
+    traced: frozenset[int]
+
+    @classmethod
+    def found(cls) -> _Cpus:
+        """SystemExit when the trace lacks events of each CPU."""
+        there = sorted(os.sched_getaffinity(0))
+        traced = frozenset(trace.whole(there))
+        if not traced:
+            raise SystemExit("there are no raw events to compare with: this kernel's trace lacks some of each CPU")
+        return cls(tuple(sorted(there, key=lambda cpu: (cpu not in traced, cpu))), traced)
+
+    def raw(self, load: Load) -> tuple[str, ...]:
+        """What the names of those of its threads begin with that run where the trace has all of them."""
+        if load.threads is None or load.threads == 1:
+            return (load.name,)
+        spread = ((number, self.all[number % len(self.all)]) for number in range(load.threads))
+        return tuple(f"{load.name}-{number}" for number, cpu in spread if cpu in self.traced)
 
 
 def main() -> None:
@@ -95,7 +124,7 @@ def main() -> None:
     parser.add_argument("--stretch", type=int, default=0, help=f"default: 1, and {GUEST_STRETCH} with --guest")
     parser.add_argument("--guest", action="store_true", help="run it in a node VM on the newest sched_ext kernel")
     arguments = parser.parse_args()
-    for tool in ("perf", "rt-app", "cyclictest"):
+    for tool in ("rt-app", "cyclictest"):
         if shutil.which(tool) is None:
             raise SystemExit(f"{tool} is needed; run `make setup`")
     result = _in_guest(arguments) if arguments.guest else _here(arguments)
@@ -117,17 +146,18 @@ def _in_guest(arguments: argparse.Namespace) -> dict[str, Any]:
 def _here(arguments: argparse.Namespace) -> dict[str, Any]:
     stretch = arguments.stretch or 1
     before = other_load()
+    cpus = _Cpus.found()
     groups = [group for group in GROUPS if not arguments.only or {load.name for load in group} & set(arguments.only)]
     loads, dropped, lost = [], 0, 0
     with contextlib.closing(Probes()) as probes:
         probes.observe(0.1)  # compiled before the loads start
         for group in groups:
-            found, by_probes, by_perf = _measured(
-                [load.stretched(stretch) for load in group], arguments.seconds, probes
+            found, by_probes, by_trace = _measured(
+                [load.stretched(stretch) for load in group], arguments.seconds, probes, cpus
             )
             loads += found
             dropped += by_probes
-            lost += by_perf
+            lost += by_trace
     return {
         "benchmark": "accuracy",
         "measured": now().isoformat(),
@@ -136,46 +166,51 @@ def _here(arguments: argparse.Namespace) -> dict[str, Any]:
         "stretch": stretch,
         "conditions": f"{before} before, {other_load()} after",
         "dropped": dropped,
-        "lost_by_perf": lost,
+        "lost_by_trace": lost,
+        "cpus_without_whole_trace": [cpu for cpu in cpus.all if cpu not in cpus.traced],
         "loads": loads,
         "met": all(check["met"] for each in loads for check in each["checks"]),
     }
 
 
-def _measured(group: Sequence[Load], seconds: float, probes: Probes) -> tuple[list[dict[str, Any]], int, int]:
-    """The checks of each load of the group, and the events that the probes dropped and that perf lost."""
-    with tempfile.TemporaryDirectory() as folder:
-        with _running(group, Path(folder), seconds), _recorded(Path(folder) / "perf.data") as recording:
-            time.sleep(_SLACK_S)
-            counted = _Counted()
-            seen = probes.observe(seconds, counted.read)
-            counted.read()
-        raw = _Raw(seen).read(recording)
-    return [_compare(load, seen, raw.samples, counted) for load in group], seen.dropped, raw.lost
+def _measured(
+    group: Sequence[Load], seconds: float, probes: Probes, cpus: _Cpus
+) -> tuple[list[dict[str, Any]], int, int]:
+    """The checks of each load of the group, and the events that the probes dropped and that the trace lost."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        _running(group, Path(folder), seconds, cpus),
+        trace.recorded(EVENTS) as recording,
+    ):
+        time.sleep(_SLACK_S)
+        counted = _Counted(group, seconds)
+        seen = probes.observe(seconds, counted.opened)
+    raw = _Raw(recording.events, seen)
+    return [_compare(load, seen, raw.samples, counted, cpus) for load in group], seen.dropped, recording.lost
 
 
 @contextlib.contextmanager
-def _running(group: Sequence[Load], folder: Path, seconds: float) -> Iterator[None]:
+def _running(group: Sequence[Load], folder: Path, seconds: float, cpus: _Cpus) -> Iterator[None]:
     """The loads of the group, all their threads started."""
-    cpus = sorted(os.sched_getaffinity(0))
+    first = cpus.all[0]
     length = math.ceil(seconds + _SLACK_S + 2 * _START_S)
     with contextlib.ExitStack() as stack:
         for load in group:
             match load.name:
                 case "cyclictest":
-                    command = ["cyclictest", "-q", "-p", "5", "-i", "1000", "-t", "1", "-a", str(cpus[-1])]
+                    command = ["cyclictest", "-q", "-p", "5", "-i", "1000", "-t", "1", "-a", str(first)]
                     stack.enter_context(_program([*command, "-D", f"{length}"]))
                 case "acc-waker":
                     assert load.burst is not None
                     assert load.period is not None
                     process = stack.enter_context(running(b"acc-waker", waker(load.period, load.burst)))
-                    os.sched_setaffinity(process.pid, {cpus[0]})
+                    os.sched_setaffinity(process.pid, {first})
                 case "acc-late" | "acc-hog":
                     body = HOG if load.name == "acc-hog" else LATE
                     process = stack.enter_context(running(load.name.encode(), body))
-                    os.sched_setaffinity(process.pid, {cpus[-1]})
+                    os.sched_setaffinity(process.pid, {first})
                 case _:
-                    stack.enter_context(_program(["rt-app", str(_rt_app(load, folder, length, cpus))]))
+                    stack.enter_context(_program(["rt-app", str(_rt_app(load, folder, length, cpus.all))]))
         _await_threads(group)
         yield
 
@@ -196,8 +231,8 @@ def _rt_app(load: Load, folder: Path, length: int, cpus: Sequence[int]) -> Path:
         }
         for number in range(load.threads)
     }
-    # Nothing is calibrated: `runtime` goes by the clock.
-    settings = {"duration": length, "calibration": 10, "logdir": str(folder)}
+    # `runtime` goes by the clock, which rt-app reads after each 32 µs of work by its idea of the CPU's speed.
+    settings = {"duration": length, "calibration": max(round(calibrate()), 1), "logdir": str(folder)}
     document = folder / "loads.json"
     document.write_text(json.dumps({"global": settings, "tasks": tasks}))
     return document
@@ -216,10 +251,7 @@ def _await_threads(group: Sequence[Load]) -> None:
     """Until all threads of the loads have their names. SystemExit when they do not come."""
     end = time.monotonic() + _START_S
     while True:
-        names = []
-        for file in Path("/proc").glob("[0-9]*/task/[0-9]*/comm"):
-            with contextlib.suppress(OSError):
-                names.append(file.read_text())
+        names = [name for name, _ in _threads()]
         missing = [
             load.name for load in group if sum(name.startswith(load.name) for name in names) < (load.threads or 1)
         ]
@@ -230,52 +262,50 @@ def _await_threads(group: Sequence[Load]) -> None:
         time.sleep(0.1)
 
 
-@contextlib.contextmanager
-def _recorded(file: Path) -> Iterator[Path]:
-    (orders, order), (answer, answers) = os.pipe(), os.pipe()
-    events = [f"-esched:{event}" for event in EVENTS]
-    command = ["perf", "record", "-q", "-a", "-c", "1", "-k", "CLOCK_MONOTONIC", "-m", "32M", "--control"]
-    command += [f"fd:{orders},{answers}", "-o", str(file), *events]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(command, pass_fds=(orders, answers), **quiet) as process:
-        os.close(answers)
-        os.close(orders)
-        for word in (b"ping\n", b"stop\n"):
-            os.write(order, word)
-            if not os.read(answer, 16).startswith(b"ack"):  # it records, and: all that it recorded is written
-                raise SystemExit("perf record did not start")
-            if word == b"ping\n":
-                yield file
-        process.wait()
-    os.close(order)
-    os.close(answer)
+def _threads() -> Iterator[tuple[str, Path]]:
+    """Name and /proc file of the name of each thread that runs."""
+    for file in Path("/proc").glob("[0-9]*/task/[0-9]*/comm"):
+        with contextlib.suppress(OSError):
+            yield file.read_text().strip(), file
 
 
 class _Counted:
-    """The kernel's count of voluntary switches by thread, read when the window opens and when it has closed."""
+    """The kernel's count of voluntary switches of the loads, read when the window opens and when it closes.
 
-    def __init__(self) -> None:
-        self._readings: list[dict[tuple[str, str], tuple[int, int]]] = []
+    `threads` are their folders in /proc; the second reading comes from a thread, since the observer returns only when
+    it has read all that it counted.
+    """
 
-    def read(self) -> None:
-        at = time.monotonic_ns()
+    def __init__(self, group: Sequence[Load], seconds: float) -> None:
+        names = [load.name for load in group]
+        self._seconds = seconds
+        self._threads: dict[str, list[Path]] = {name: [] for name in names}
+        for name, file in _threads():
+            for load in names:
+                if name.startswith(load):
+                    self._threads[load].append(file.parent / "status")
+        self._readings: list[dict[str, tuple[int, int]]] = []
+        self._later: threading.Timer | None = None
+
+    def opened(self) -> None:
+        """The window is open: read now, and when it is over."""
+        self._read()
+        self._later = threading.Timer(self._seconds, self._read)
+        self._later.start()
+
+    def _read(self) -> None:
         found = {}
-        for folder in Path("/proc").glob("[0-9]*/task/[0-9]*"):
-            with contextlib.suppress(OSError, StopIteration):
-                lines = (folder / "status").read_text().splitlines()
-                count = next(line for line in lines if line.startswith("voluntary_ctxt_switches"))
-                found[folder.name, (folder / "comm").read_text().strip()] = int(count.split()[1]), at
+        for load, files in self._threads.items():
+            counts = (re.search(r"^voluntary_ctxt_switches:\s*(\d+)", file.read_text(), re.M) for file in files)
+            found[load] = sum(int(count[1]) for count in counts if count), time.monotonic_ns()
         self._readings.append(found)
 
     def per_second(self, name: str) -> float:
-        """Voluntary switches a second of the threads whose names start so."""
-        first, last = self._readings
-        total = 0.0
-        for key, (count, at) in last.items():
-            if key[1].startswith(name) and key in first:
-                then, before = first[key]
-                total += (count - then) * 1e9 / (at - before)
-        return total
+        """Voluntary switches a second of the threads of a load."""
+        assert self._later is not None
+        self._later.join()
+        (first, then), (last, at) = (reading[name] for reading in self._readings)
+        return (last - first) * 1e9 / (at - then)
 
 
 @dataclass
@@ -289,41 +319,18 @@ class _State:
     slept: int | None = None
 
 
-@dataclass
 class _Raw:
-    """Samples made from perf's events by the definitions in bpf/probes/sched.c, by process name."""
+    """Samples made from the raw events of a window by the definitions in bpf/probes/sched.c, by process name."""
 
-    seen: Observation
-    samples: dict[str, Sample] = field(default_factory=dict)
-    lost: int = 0
-    _states: dict[int, _State] = field(default_factory=dict)
-
-    _LOST = re.compile(r"PERF_RECORD_LOST lost (\d+)")
-    _LINE = re.compile(r"(?P<time>\d+)\.(?P<ns>\d{9}): +sched:(?P<event>\w+): (?P<fields>.*)")
-
-    def read(self, file: Path) -> _Raw:
-        """All events of the window in perf's file."""
-        command = ["perf", "script", "-i", str(file), "--ns", "-F", "time,event,trace", "--show-lost-events"]
-        shown = subprocess.run(command, check=True, capture_output=True, text=True, errors="replace").stdout
-        start = self.seen.start_ns
-        self.lost = sum(map(int, self._LOST.findall(shown)))
-        for line in shown.splitlines():
-            match = self._LINE.search(line)
-            at = int(match["time"]) * 1_000_000_000 + int(match["ns"]) if match else 0
-            if match is None or not start <= at < start + self.seen.window_ns:
-                continue
-            if match["event"] == "sched_switch":
-                switch = self._fields(match["fields"])
-                self._switched(
-                    at, switch["prev_comm"], int(switch["prev_pid"]), switch["prev_state"], int(switch["next_pid"])
-                )
-            else:
-                self._waking(at, int(self._fields(match["fields"])["pid"]))
-        return self
-
-    @staticmethod
-    def _fields(text: str) -> dict[str, str]:
-        return dict(re.findall(r"(\w+)=(.*?)(?= \w+=| ==>|$)", text))
+    def __init__(self, events: Sequence[trace.Event], seen: Observation) -> None:
+        self.samples: dict[str, Sample] = {}
+        self._states: dict[int, _State] = {}
+        for event in events:
+            if seen.start_ns <= event.at < seen.start_ns + seen.window_ns:
+                if event.name == "sched_switch":
+                    self._switched(event.at, event.fields)
+                else:
+                    self._waking(event.at, int(event.fields["pid"]))
 
     def _waking(self, at: int, pid: int) -> None:
         state = self._states.setdefault(pid, _State())
@@ -333,7 +340,9 @@ class _Raw:
             state.waking = at
             state.slept = at - state.asleep if state.asleep else None
 
-    def _switched(self, at: int, comm: str, pid: int, left: str, following: int) -> None:
+    def _switched(self, at: int, fields: dict[str, trace.Value]) -> None:
+        comm, pid, following = str(fields["prev_comm"]), int(fields["prev_pid"]), int(fields["next_pid"])
+        sleeps = bool(int(fields["prev_state"]) & _STATES)
         if pid:
             state = self._states.setdefault(pid, _State())
             sample = self.samples.setdefault(comm, Sample.traced())
@@ -344,7 +353,8 @@ class _Raw:
                     self._add(sample, "latency", state.wait)
                 if state.slept is not None:
                     self._add(sample, "sleep", state.slept)
-            sleeps = not left.startswith("R")
+            elif state.waking or state.asleep:  # who leaves had come, though the trace does not have it
+                sample.wakeups = (sample.wakeups or 0) + 1
             self._states[pid] = _State(asleep=at if sleeps else 0, early=state.early and sleeps)
         if following:
             state = self._states.setdefault(following, _State())
@@ -364,9 +374,10 @@ class _Raw:
         setattr(sample, f"{name}_ns", getattr(sample, f"{name}_ns") + value)
 
 
-def _compare(load: Load, seen: Observation, raw: dict[str, Sample], counted: _Counted) -> dict[str, Any]:
-    found = _sum(sample for who, sample in seen.samples.items() if who.comm.decode("latin-1").startswith(load.name))
-    truth = _sum(sample for comm, sample in raw.items() if comm.startswith(load.name))
+def _compare(load: Load, seen: Observation, raw: dict[str, Sample], counted: _Counted, cpus: _Cpus) -> dict[str, Any]:
+    mine = [(who.comm.decode("latin-1"), sample) for who, sample in seen.samples.items()]
+    found, beside = _sum(mine, (load.name,)), _sum(mine, cpus.raw(load))
+    truth = _sum(raw.items(), cpus.raw(load))
     seconds = seen.window_ns / 1e9
     median = {name: build(getattr(found, name) or {}, 1).percentile(50) for name in HISTOGRAMS}
     checks = []
@@ -383,14 +394,14 @@ def _compare(load: Load, seen: Observation, raw: dict[str, Sample], counted: _Co
         check("wakeups, known", found.wakeups or 0, load.threads * seen.window_ns / load.period, 0.01)
     if truth.wakeups and truth.wakeups > 100:
         check("wakeups, kernel", found.wakeups or 0, counted.per_second(load.name) * seconds, 0.01)
-        check("wakeups, raw", found.wakeups or 0, truth.wakeups, 0.01)
+        check("wakeups, raw", beside.wakeups or 0, truth.wakeups, 0.01)
     for name in HISTOGRAMS:
-        mine, theirs = getattr(found, name), getattr(truth, name)
+        ours, theirs = getattr(beside, name), getattr(truth, name)
         if sum(theirs.values()) < 100:
             continue
-        check(f"{name} count, raw", sum(mine.values()), sum(theirs.values()), 0.01)
+        check(f"{name} count, raw", sum(ours.values()), sum(theirs.values()), 0.01)
         for percent in PERCENTILES:
-            got, wanted = _percentile(mine, percent), _percentile(theirs, percent)
+            got, wanted = _percentile(ours, percent), _percentile(theirs, percent)
             checks.append(
                 {
                     "what": f"{name} p{percent}, raw, bucket",
@@ -403,10 +414,11 @@ def _compare(load: Load, seen: Observation, raw: dict[str, Sample], counted: _Co
     return {"load": load.name, "checks": checks}
 
 
-def _sum(samples: Iterator[Sample]) -> Sample:
+def _sum(samples: Iterable[tuple[str, Sample]], beginnings: tuple[str, ...]) -> Sample:
     total = Sample.traced()
-    for sample in samples:
-        total.add(sample)
+    for comm, sample in samples:
+        if comm.startswith(beginnings):
+            total.add(sample)
     return total
 
 
@@ -427,7 +439,7 @@ def _table(result: dict[str, Any]) -> None:
             got, wanted, off = check["got"], check["wanted"], check["off"]
             line = f"{each['load']:<12}{check['what']:<26}{got:>14.0f}{wanted:>14.0f}{off:>9.3f}{mark}"
             print(line, file=sys.stderr)
-    lost = f"dropped {result['dropped']}, lost by perf {result['lost_by_perf']}"
+    lost = f"dropped {result['dropped']}, lost by the trace {result['lost_by_trace']}"
     print(f"{result['conditions']}; {lost}; all bars met: {result['met']}", file=sys.stderr)
 
 

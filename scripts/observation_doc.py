@@ -117,11 +117,17 @@ def _accuracy(result: dict[str, Any]) -> Iterable[str]:
     checks = [(load["load"], check) for load in result["loads"] for check in load["checks"]]
     missed = [(name, check) for name, check in checks if not check["met"]]
     stretched = f" Bursts and periods are {result['stretch']} times as long as on a host." * (result["stretch"] > 1)
+    blind = result["cpus_without_whole_trace"]
+    alone = (
+        f" The kernel's trace lacks events of CPU {', '.join(map(str, blind))}: raw events are compared on the others."
+        * bool(blind)
+    )
     yield (
         f"Bars: medians of bursts and periods within 5 %, counts within 1 %, percentiles within one bucket of those of "
         f"the raw events of the same window. {len(checks) - len(missed)} of {len(checks)} comparisons hold; the probes "
-        f"dropped {result['dropped']} events, perf lost {result['lost_by_perf']}. A window of {result['window_s']:g} s "
-        f"for each load (acc-late waits behind acc-hog: one for both).{stretched} The largest differences:\n"
+        f"dropped {result['dropped']} events, the trace lost {result['lost_by_trace']}.{alone} A window of "
+        f"{result['window_s']:g} s for each load (acc-late waits behind acc-hog: one for both).{stretched} The largest "
+        "differences:\n"
     )
     rows = [[load["load"], *(_largest(load["checks"], what) for what in _KINDS_OF_CHECKS.values()),
              _held(all(check["met"] for check in load["checks"]))] for load in result["loads"]]  # fmt: skip
