@@ -124,10 +124,10 @@ def _accuracy(result: dict[str, Any]) -> Iterable[str]:
     )
     yield (
         f"Bars: medians of bursts and periods within 5 %, counts within 1 %, percentiles within one bucket of those of "
-        f"the raw events of the same window. {len(checks) - len(missed)} of {len(checks)} comparisons hold; the probes "
-        f"dropped {result['dropped']} events, the trace lost {result['lost_by_trace']}.{alone} A window of "
-        f"{result['window_s']:g} s for each load (acc-late waits behind acc-hog: one for both).{stretched} The largest "
-        "differences:\n"
+        f"the raw events of the same windows. {len(checks) - len(missed)} of {len(checks)} comparisons hold; the "
+        f"probes dropped {result['dropped']} events, the trace lost {result['lost_by_trace']}.{alone} Two windows of "
+        f"{result['window_s']:g} s for each load by itself (acc-late waits behind acc-hog), in one of which the trace "
+        f"sees each event before the probes, in the other after them.{stretched} The largest differences:\n"
     )
     rows = [[load["load"], *(_largest(load["checks"], what) for what in _KINDS_OF_CHECKS.values()),
              _held(all(check["met"] for check in load["checks"]))] for load in result["loads"]]  # fmt: skip
