@@ -51,7 +51,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from loads import guest, other_load, trace
+from loads import conditions, guest, other_load, trace
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -172,7 +172,7 @@ def _here(arguments: argparse.Namespace) -> dict[str, Any]:
         "kernel": os.uname().release,
         "window_s": seconds,
         "stretch": stretch,
-        "conditions": f"{before} before, {other_load()} after",
+        "conditions": conditions(before, other_load()),
         "dropped": dropped,
         "lost_by_trace": lost,
         "cpus_without_whole_trace": [cpu for cpu in cpus.all if cpu not in cpus.traced],

@@ -23,7 +23,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from loads import Program, other_load, running
+from loads import Program, conditions, other_load, running
 
 from controller.api.base import now
 from controller.observe import Probes, profile
@@ -209,7 +209,7 @@ def main() -> None:
     print_confusion(table)
     result = {
         "benchmark": "classify", "measured": now().isoformat(), "kernel": os.uname().release, "cpus": os.cpu_count(),
-        "seconds": arguments.seconds, "conditions": f"{before} before, {other_load()} after", "programs": rows,
+        "seconds": arguments.seconds, "conditions": conditions(before, other_load()), "programs": rows,
         "not_installed": missing, "confusion": table,
         "known": score([row for row in rows if not row["fresh"]]),
         "fresh": score([row for row in rows if row["fresh"]]),

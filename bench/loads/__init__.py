@@ -44,7 +44,12 @@ def other_load(seconds: float = 2.0) -> str:
     spent = [now - then for now, then in zip(_cpu_times(), before, strict=True)]
     idle, stolen = spent[3] + spent[4], spent[7]
     whole = max(sum(spent), 1)
-    return f"other programs used {(whole - idle - stolen) / whole:.0%} of the CPUs, their host {stolen / whole:.0%},"
+    return f"{(whole - idle - stolen) / whole:.0%} (hypervisor: {stolen / whole:.0%})"
+
+
+def conditions(before: str, after: str) -> str:
+    """A sentence of what `other_load` said before a bench began and after its end."""
+    return f"other programs used {before} of the CPUs before it began, and {after} after its end"
 
 
 def _cpu_times() -> list[int]:

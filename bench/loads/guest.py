@@ -16,6 +16,7 @@ from typing import Any
 
 from controller.errors import SchedctlError
 from controller.kernel import images, nodevm
+from loads import conditions, other_load
 
 PRINT_ALONE = "-"
 """As --name: keep no file."""
@@ -24,8 +25,10 @@ PRINT_ALONE = "-"
 def run(script: Path, arguments: Sequence[str], *, timeout_s: float) -> dict[str, Any]:
     """What the bench prints when it runs in a node VM with these arguments; the VM is gone afterwards.
 
-    SystemExit where there is no VM to be had, or the bench prints no result there.
+    `conditions` of the result then are this machine's, on which the guest's CPUs are threads. SystemExit where there is
+    no VM to be had, or the bench prints no result there.
     """
+    before = other_load()
     try:
         node = nodevm.start(f"bench-{os.getpid()}", kernel=images.resolve("newest"), reporter=_say)
         try:
@@ -41,7 +44,7 @@ def run(script: Path, arguments: Sequence[str], *, timeout_s: float) -> dict[str
     except (IndexError, ValueError):
         raise SystemExit(f"{script.name} printed no result in the guest (exit status {done.exit_code})") from None
     assert isinstance(result, dict)
-    return result
+    return result | {"conditions": f"on the host of the guest, {conditions(before, other_load())}"}
 
 
 def _say(text: str) -> None:
