@@ -178,7 +178,7 @@ def keep(folder: Path | None, name: str, document: dict[str, Any], seen: list[Wo
 def judged(
     first: dict[str, WorkloadVector], again: dict[str, WorkloadVector], replayed: dict[str, WorkloadVector]
 ) -> dict[str, Any]:
-    """All distances, and whether each replay is near enough; of the loads that are not fresh those between two count."""
+    """All distances, and whether each replay is near enough: by the distances between those that are not fresh."""
     fresh = {load.name for load in FRESH}
     known = [name for name in first if name not in fresh]
     between = {f"{a} — {b}": round(apart(first[a], first[b]), 4) for a, b in itertools.combinations(known, 2)}

@@ -190,8 +190,8 @@ def _overhead(result: dict[str, Any]) -> Iterable[str]:
 def _twin(result: dict[str, Any]) -> Iterable[str]:
     yield (
         f"A replay is near at half the smallest distance between two different loads, here {result['limit']:.3f}. "
-        "*again* is the distance of two profiles of the same load: what chance does. How a twin is made was tried out on "
-        "the loads that are called seen; the others were run only after that, and are judged by the same distance.\n"
+        "*again* is the distance of two profiles of the same load: what chance does. How a twin is made was tried out "
+        "on the loads that are called seen; the others were run only after that, and are judged by the same distance.\n"
     )
     rows = []
     for name, load in result["loads"].items():
@@ -208,9 +208,9 @@ def _twin(result: dict[str, Any]) -> Iterable[str]:
 def _twin_in_guest(result: dict[str, Any]) -> Iterable[str]:
     speed = min(result["loop_ns"].values())
     yield (
-        f"A loop of rt-app takes {speed} ns on this guest's CPUs. Where they are emulated, what rt-app does besides the "
-        "work (waking, clocks, logs, starting threads) can take longer than the turns of quick loads, which a twin then "
-        "does not reproduce.\n"
+        f"A loop of rt-app takes {speed} ns on this guest's CPUs. Where they are emulated, what rt-app does besides "
+        "the work (waking, clocks, logs, starting threads) can take longer than the turns of quick loads, which a twin "
+        "then does not reproduce.\n"
     )
     yield from _twin(result)
 
