@@ -69,7 +69,7 @@ _ENOUGH = 100
 """Raw events, of which percentiles and counts within 1 % say something."""
 _SLACK_S = 1.0
 _START_S = 30.0
-_GUEST_S = 225.0
+_GUEST_S = 205.0
 _STATES = 0xFF
 """The bits of prev_state that say how it sleeps: 0 ran on, the next one is set for a task that was preempted."""
 

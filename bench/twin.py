@@ -37,7 +37,7 @@ from controller.api.profile import WorkloadProfile
 from controller.observe import Probes, profile, twin
 
 RESULTS = Path(__file__).parent / "results"
-_GUEST_S = 220.0
+_GUEST_S = 205.0
 CLIENT = """python3 -c '
 import time, urllib.request
 while True:

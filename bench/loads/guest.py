@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,6 +30,7 @@ def run(script: Path, arguments: Sequence[str], *, timeout_s: float) -> dict[str
     no VM to be had, or the bench prints no result there.
     """
     before = other_load()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # not to leave a VM behind
     try:
         node = nodevm.start(f"bench-{os.getpid()}", kernel=images.resolve("newest"), reporter=_say)
         try:
