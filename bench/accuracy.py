@@ -52,12 +52,13 @@ from pathlib import Path
 from typing import Any
 
 from loads import conditions, guest, other_load, trace
+from loads.raw import Raw
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from controller.api.base import now
 from controller.observe import Probes
-from controller.observe.histogram import bucket_of, build
+from controller.observe.histogram import build
 from controller.observe.sample import HISTOGRAMS, Observation, Sample
 from controller.observe.twin import calibrate
 from tests.observe.loads import HOG, LATE, running, waker
@@ -70,8 +71,6 @@ _ENOUGH = 100
 _SLACK_S = 1.0
 _START_S = 30.0
 _GUEST_S = 205.0
-_STATES = 0xFF
-"""The bits of prev_state that say how it sleeps: 0 ran on, the next one is set for a task that was preempted."""
 
 
 @dataclass(frozen=True)
@@ -198,7 +197,7 @@ def _measured(group: Sequence[Load], seconds: float, probes: Probes, cpus: _Cpus
         counted = _Counted(group, seconds)
         with trace.recorded(EVENTS) as recording:
             seen = probes.observe(seconds, counted.opened)
-        first = _Take(seen, _Raw(recording.events, seen).samples, counted, recording.lost)
+        first = _Take(seen, Raw(recording.events, seen).samples, counted, recording.lost)
         counted = _Counted(group, seconds)
         with contextlib.ExitStack() as stack:
             recordings = []
@@ -209,7 +208,7 @@ def _measured(group: Sequence[Load], seconds: float, probes: Probes, cpus: _Cpus
 
             seen = probes.observe(seconds, opened)
         (recording,) = recordings
-        return first, _Take(seen, _Raw(recording.events, seen).samples, counted, recording.lost)
+        return first, _Take(seen, Raw(recording.events, seen).samples, counted, recording.lost)
 
 
 @contextlib.contextmanager
@@ -329,72 +328,6 @@ class _Counted:
         self._later.join()
         (first, then), (last, at) = (reading[name] for reading in self._readings)
         return (last - first) * 1e9 / (at - then)
-
-
-@dataclass
-class _State:
-    waking: int = 0
-    asleep: int = 0
-    early: bool = False
-    since: int = 0
-    wait: int | None = None
-    woke: bool = False
-    slept: int | None = None
-
-
-class _Raw:
-    """Samples made from the raw events of a window by the definitions in bpf/probes/sched.c, by process name."""
-
-    def __init__(self, events: Sequence[trace.Event], seen: Observation) -> None:
-        self.samples: dict[str, Sample] = {}
-        self._states: dict[int, _State] = {}
-        for event in events:
-            if seen.start_ns <= event.at < seen.start_ns + seen.window_ns:
-                if event.name == "sched_switch":
-                    self._switched(event.at, event.fields)
-                else:
-                    self._waking(event.at, int(event.fields["pid"]))
-
-    def _waking(self, at: int, pid: int) -> None:
-        state = self._states.setdefault(pid, _State())
-        if state.since:
-            state.early = True
-        elif not state.waking:
-            state.waking = at
-            state.slept = at - state.asleep if state.asleep else None
-
-    def _switched(self, at: int, fields: dict[str, trace.Value]) -> None:
-        comm, pid, following = str(fields["prev_comm"]), int(fields["prev_pid"]), int(fields["next_pid"])
-        sleeps = bool(int(fields["prev_state"]) & _STATES)
-        if pid:
-            state = self._states.setdefault(pid, _State())
-            sample = self.samples.setdefault(comm, Sample.traced())
-            if state.since:
-                self._add(sample, "burst", at - state.since)
-                sample.wakeups = (sample.wakeups or 0) + state.woke
-                if state.wait is not None:
-                    self._add(sample, "latency", state.wait)
-                if state.slept is not None:
-                    self._add(sample, "sleep", state.slept)
-            elif state.waking or state.asleep:  # who leaves had come, though the trace does not have it
-                sample.wakeups = (sample.wakeups or 0) + 1
-            self._states[pid] = _State(asleep=at if sleeps else 0, early=state.early and sleeps)
-        if following:
-            state = self._states.setdefault(following, _State())
-            state.wait = None
-            if state.waking:
-                state.wait = at - state.waking
-            elif state.asleep and state.early:
-                state.wait, state.slept = at - state.asleep, 0
-            else:
-                state.slept = None
-            state.woke = state.wait is not None or state.asleep > 0
-            state.since, state.waking, state.asleep, state.early = at, 0, 0, False
-
-    @staticmethod
-    def _add(sample: Sample, name: str, value: int) -> None:
-        getattr(sample, name)[bucket_of(value)] += 1
-        setattr(sample, f"{name}_ns", getattr(sample, f"{name}_ns") + value)
 
 
 def _compare(load: Load, takes: tuple[_Take, _Take], cpus: _Cpus) -> dict[str, Any]:
