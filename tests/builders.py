@@ -70,7 +70,7 @@ def revision(
     classes = tuple(
         TaskClass(
             handle=f"c{number}",
-            intent=keys.intent_id(i),
+            intent=i.qualified_name,
             metric=i.spec.objective.metric,
             weight=i.spec.weight,
             match={"comm": i.spec.workload.comm},

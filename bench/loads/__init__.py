@@ -37,6 +37,26 @@ class Program:
         return [tool for tool in self.needs if shutil.which(tool) is None]
 
 
+def other_load(seconds: float = 2.0) -> str:
+    """What the CPUs do when no load of ours runs, in words: the condition under which a bench measures."""
+    before = _cpu_times()
+    time.sleep(seconds)
+    spent = [now - then for now, then in zip(_cpu_times(), before, strict=True)]
+    idle, stolen = spent[3] + spent[4], spent[7]
+    whole = max(sum(spent), 1)
+    return f"{(whole - idle - stolen) / whole:.0%} (hypervisor: {stolen / whole:.0%})"
+
+
+def conditions(before: str, after: str) -> str:
+    """A sentence of what `other_load` said before a bench began and after its end."""
+    return f"other programs used {before} of the CPUs before it began, and {after} after its end"
+
+
+def _cpu_times() -> list[int]:
+    """user, nice, system, idle, iowait, irq, softirq and steal of all CPUs, in ticks."""
+    return [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+
+
 def root() -> Path:
     """Where cgroup v2 is mounted. SystemExit with the remedy where it is not."""
     mounted = cgroups.mount()

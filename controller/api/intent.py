@@ -176,3 +176,8 @@ class SchedulingIntent(Resource):
     kind: Literal["SchedulingIntent"] = "SchedulingIntent"
     spec: IntentSpec = Field(description="What is wanted.")
     status: IntentStatus | None = Field(default=None, description="What is.")
+
+    @property
+    def qualified_name(self) -> str:
+        """NAMESPACE/NAME, as profiles and proposals name an intent."""
+        return f"{self.namespace or 'default'}/{self.name}"

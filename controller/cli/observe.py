@@ -165,7 +165,7 @@ def _called(name: str, intents: Sequence[SchedulingIntent]) -> SchedulingIntent:
     if not chosen:
         raise not_found("schedulingintents.schedctl.dev", name)
     if len(chosen) > 1:
-        known = ", ".join(f"{i.namespace}/{i.name}" for i in chosen)
+        known = ", ".join(i.qualified_name for i in chosen)
         raise InputError(f'several intents are called "{name}"', remedy=f"give one of {known}")
     return chosen[0]
 

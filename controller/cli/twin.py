@@ -67,15 +67,11 @@ def _twin(args: Namespace, context: Context) -> int:
 def _checked(profile: WorkloadProfile, args: Namespace, length: float, context: Context) -> Fidelity:
     from controller.observe import place, twin
 
-    report = context.reporter
-    report.step("measuring rt-app's speed")
-    document = twin.rtapp(
-        profile, workload=args.workload, seed=args.seed, cpus=args.cpus, seconds=length + 2 * twin.SETTLE_S,
-        loop_ns=twin.calibrate(),
-    )  # fmt: skip
-    report.step(f"running the twin for {args.length}")
     with place.own_cgroup("schedctl-twin") as here:
-        replay = twin.replay(document, length, enter=here.enter if here is not None else (), reporter=report)
+        _, replay = twin.rehearse(
+            profile, length, workload=args.workload, seed=args.seed, cpus=args.cpus,
+            enter=here.enter if here is not None else (), reporter=context.reporter,
+        )  # fmt: skip
         if replay.degraded:
             context.warn(f"Warning: the replay was observed with {replay.observer}: {one_line(replay.degraded)}")
         return twin.fidelity(

@@ -121,7 +121,7 @@ class Deployment:
         spec = admitted.revision.spec
         fresh = loader.Scheduler.load(admitted.object)
         try:
-            _fill(fresh, cgroups)
+            self._tell(fresh, cgroups)
         except BaseException:
             fresh.close()
             raise
@@ -153,7 +153,7 @@ class Deployment:
         self._journal.update(attached=record.model_copy(update={"tuning": admitted.revision.name}))
         try:
             self._live.map_update(knobs.MAP, _FIRST, image)
-            _fill(self._live, cgroups)
+            self._tell(self._live, cgroups)
         except BaseException:
             self._untune(record)
             raise
@@ -217,11 +217,17 @@ class Deployment:
     def refresh_cgroups(self, cgroups: Cgroups) -> None:
         """Tell the attached scheduler which cgroups belong to which class now; an adopted one through its pins."""
         record = self._journal.entries.attached
-        if not cgroups or record is None:
+        if record is None:
             return
         with self._maps(record) as maps:
             if maps is not None:
-                _fill(maps, cgroups)
+                self._tell(maps, cgroups)
+
+    def _tell(self, scheduler: loader.Scheduler | loader.Pinned, cgroups: Cgroups) -> None:
+        left_out = fill(scheduler, cgroups)
+        if left_out:
+            message = f"{left_out} cgroups are too many for the scheduler: tasks there go by the cgroups around them"
+            self._journal.event("Warning", "CgroupsLeftOut", message)
 
     def close(self) -> None:
         """Let go. A scheduler on probation goes with us, a promoted one stays pinned."""
@@ -315,11 +321,27 @@ def why_refused(error: KernelError) -> str:
     return error.message
 
 
-def _fill(scheduler: loader.Scheduler | loader.Pinned, cgroups: Cgroups) -> None:
-    """Write the rows, then have tasks matched anew. Rows of cgroups that are gone do no harm."""
-    for cgroup_id, numbers in cgroups.items():
-        bits = sum(1 << number for number in numbers)
-        scheduler.map_update(CGROUP_MAP, cgroup_id.to_bytes(8, "little"), bits.to_bytes(32, "little"))
-    if cgroups:
+def fill(scheduler: loader.Scheduler | loader.Pinned, cgroups: Cgroups) -> int:
+    """Make these the rows of the scheduler's table of cgroups, and have tasks matched anew where that changes it.
+
+    Rows of cgroups that are gone go first, so that a node where they come and go never fills the table. Of more than it
+    holds the oldest are kept: ids only grow, so a cgroup is older than those below it, and a task is matched by
+    the cgroups around its own too. Returns how many did not fit.
+    """
+    if CGROUP_MAP not in scheduler.maps and not cgroups:
+        return 0  # it asks for no cgroup, or is none of our templates
+    table = scheduler.map(CGROUP_MAP)
+    wanted = {
+        cgroup_id.to_bytes(8, "little"): sum(1 << number for number in numbers).to_bytes(32, "little")
+        for cgroup_id, numbers in sorted(cgroups.items())[: table.max_entries]
+    }
+    gone = [key for key in table.all_keys() if key not in wanted]
+    changed = {key: row for key, row in wanted.items() if table.lookup(key) != row}
+    for key in gone:
+        table.delete(key)
+    for key, row in changed.items():
+        table.update(key, row)
+    if gone or changed:
         seen = int.from_bytes(scheduler.map_lookup(CONTROL_MAP, _FIRST) or b"", "little")
         scheduler.map_update(CONTROL_MAP, _FIRST, ((seen + 1) % (1 << 64)).to_bytes(8, "little"))
+    return len(cgroups) - len(wanted)

@@ -18,6 +18,8 @@ from controller.api.base import Timestamp
 
 _FILE = "journal.json"
 _MAX_EVENTS = 50
+_MAX_OF_A_REASON = 10
+"""A load that goes to and fro, or a revision refused again and again, must not push out what else happened."""
 _MAX_QUARANTINE = 256
 
 
@@ -76,12 +78,18 @@ class Journal:
         self._save()
 
     def event(self, kind: Literal["Normal", "Warning"], reason: str, message: str) -> None:
-        """Remember that something happened; a repetition of the newest event is not written twice."""
+        """Remember that something happened; a repetition of the newest event is not written twice.
+
+        Of one reason the newest 10 are kept, of all the newest 50.
+        """
         last = self.entries.events[-1] if self.entries.events else None
         if last is not None and (last.type, last.reason, last.message) == (kind, reason, message):
             return
         event = NodeEvent(at=now(), type=kind, reason=reason, message=message)
-        self.update(events=(*self.entries.events, event)[-_MAX_EVENTS:])
+        alike = [each for each in self.entries.events if each.reason == reason]
+        pushed_out = alike[: len(alike) - _MAX_OF_A_REASON + 1] if len(alike) >= _MAX_OF_A_REASON else []
+        kept = tuple(each for each in self.entries.events if each not in pushed_out)
+        self.update(events=(*kept, event)[-_MAX_EVENTS:])
 
     def quarantine(self, entry: Quarantined) -> None:
         """Never attach this digest under this passport on this kernel again."""

@@ -59,6 +59,24 @@ class Map:
         if libbpf.library().bpf_map_update_elem(self.fd, sized_key, sized_value, 0) != 0:
             raise KernelError(f"cannot write BPF map {self.name}: {libbpf.reason(libbpf.last_error())}")
 
+    def delete(self, key: bytes) -> None:
+        """Remove the entry under `key`; none is no error. Raises KernelError."""
+        done = libbpf.library().bpf_map_delete_elem(self.fd, self._sized(key, self.key_size, "key"))
+        if done != 0 and libbpf.last_error() != errno.ENOENT:
+            raise KernelError(f"cannot empty a row of BPF map {self.name}: {libbpf.reason(libbpf.last_error())}")
+
+    def all_keys(self) -> list[bytes]:
+        """The keys of a hash map that nobody else changes meanwhile. Raises KernelError."""
+        found: list[bytes] = []
+        following = ctypes.create_string_buffer(self.key_size)
+        while libbpf.library().bpf_map_get_next_key(self.fd, found[-1] if found else None, following) == 0:
+            found.append(following.raw)
+            if len(found) > self.max_entries:  # a deleted key starts the walk anew
+                raise KernelError(f"the keys of BPF map {self.name} change while they are read")
+        if libbpf.last_error() != errno.ENOENT:
+            raise KernelError(f"cannot list BPF map {self.name}: {libbpf.reason(libbpf.last_error())}")
+        return found
+
     def variables(self) -> dict[str, libbpf.Member]:
         """The global variables kept in this map: those of a section map such as .bss, else none."""
         if not self._btf_id or not self._value_type or self.max_entries != 1:

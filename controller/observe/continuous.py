@@ -2,9 +2,10 @@
 """Continuous observation: one window every so often, for as long as the agent lives, at a bounded price.
 
 Each window's profile goes into the ring on disk and its fingerprint into the watch for change points; what is worth
-telling comes back as news. When bcc or the tracing file system goes away the windows come from /proc, and bcc is tried
-again ever later, from one period to an hour: compiling probes that fail each minute would cost more than observing
-does. The two observers see different things, so each has a watch of its own: a change of observer is no change of load.
+telling comes back as news. When bcc cannot trace any more (it is gone, or its headers or rights are) the windows come
+from /proc, and bcc is tried again ever later, from one period to an hour: compiling probes that fail each minute would
+cost more than observing does. The two observers see different things, so each has a watch of its own: a change of
+observer is no change of load.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from controller.api.profile import WorkloadProfile
 from controller.errors import SchedctlError
 from controller.observe import compare, shifts, window
 from controller.observe.ring import MOST, Ring
-from controller.observe.selectors import intent_key
 from controller.observe.tracer import Probes
 
 LONGEST_BACKOFF_S = 3600.0
@@ -153,7 +153,7 @@ class Continuous:
 
     def _remember(self, intents: Sequence[SchedulingIntent]) -> None:
         """The watches as the profiles on disk leave them: at the start, and when other intents count."""
-        names = tuple(sorted(intent_key(intent) for intent in intents))
+        names = tuple(sorted(intent.qualified_name for intent in intents))
         if names == self._names:
             return
         self._names, self._watches = names, {}

@@ -24,7 +24,7 @@ from controller.api.profile import Histogram, WakeEdge, WorkloadStats
 from controller.observe import cgroups, histogram
 from controller.observe.names import printable
 from controller.observe.sample import Observation, Sample, Who
-from controller.observe.selectors import Matcher, intent_key
+from controller.observe.selectors import Matcher
 
 MAX_WORKLOADS = 64
 MOST = 512
@@ -67,7 +67,7 @@ class Grouped:
 
 def group(seen: Observation, intents: Sequence[SchedulingIntent], cpus: int) -> Grouped:
     """The observation by workload; consumes the samples."""
-    matchers = [(intent_key(intent), Matcher(intent.spec.workload)) for intent in intents]
+    matchers = [(intent.qualified_name, Matcher(intent.spec.workload)) for intent in intents]
     keys = {who: key_of(who, matchers) for who in [*seen.samples, *_edge_ends(seen)]}
     found: dict[Key, _Workload] = {}
     for who, sample in seen.samples.items():

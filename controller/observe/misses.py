@@ -22,7 +22,7 @@ from controller.api.intent import SchedulingIntent, WorkloadSelector
 from controller.observe import cgroups, grouping
 from controller.observe.names import COMM_BYTES, printable
 from controller.observe.names import glob as matches_glob
-from controller.observe.selectors import PROC, Matcher, Task, Thread, intent_key, threads
+from controller.observe.selectors import PROC, Matcher, Task, Thread, threads
 
 _ARGUMENTS = 4
 """Words of a command line that may be a program's name: `python3 -u app.py`, `java -jar app.jar`."""
@@ -84,12 +84,12 @@ class _Process:
 def explain(wanted: SchedulingIntent, intents: Sequence[SchedulingIntent], *, proc: Path = PROC) -> Explanation:
     """`wanted` against every task of this node. `intents` are all of them in order of precedence."""
     matcher, selector = Matcher(wanted.spec.workload), wanted.spec.workload
-    key = intent_key(wanted)
+    key = wanted.qualified_name
     before = []
     for intent in intents:
-        if intent_key(intent) == key:
+        if intent.qualified_name == key:
             break
-        before.append((intent_key(intent), Matcher(intent.spec.workload)))
+        before.append((intent.qualified_name, Matcher(intent.spec.workload)))
     tasks: list[Task] = []
     taken: dict[int, str] = {}
     near: dict[tuple[str, str], list[Task]] = defaultdict(list)

@@ -156,18 +156,13 @@ class Matcher:
         return any(matches_glob(pattern, unit) for pattern in self._unit for unit in cgroups.units(path))
 
 
-def intent_key(intent: SchedulingIntent) -> str:
-    """NAMESPACE/NAME, as profiles and proposals name an intent."""
-    return f"{intent.namespace or 'default'}/{intent.name}"
-
-
 def match(intents: Sequence[SchedulingIntent], *, proc: Path = PROC) -> tuple[IntentTasks, ...]:
     """The tasks of this node each intent matches, in the order given; a task may match several intents.
 
     One walk over /proc for all intents. Tasks that vanish during the walk are left out; threads are taken to share
     their process's user and cgroup.
     """
-    matchers = [(intent_key(intent), Matcher(intent.spec.workload)) for intent in intents]
+    matchers = [(intent.qualified_name, Matcher(intent.spec.workload)) for intent in intents]
     tasks: dict[str, list[Task]] = {key: [] for key, _ in matchers}
     for thread in threads(proc) if matchers else ():
         for key, matcher in matchers:

@@ -122,7 +122,7 @@ def build(
     findings = {
         "node": _node(profile),
         "workloads": [_workload(w, handle, profile.window_ns) for handle, w in workloads],
-        "intents": [_intent(i, handles, profile) for i in intents if _id(i) in handles],
+        "intents": [_intent(i, handles, profile) for i in intents if i.qualified_name in handles],
         "rulesPlanner": _prior(base, entries),
     }
     names = {entry.handle: entry.template.name for entry in entries.values()}
@@ -297,9 +297,9 @@ def _percentiles(histogram: Histogram | None) -> dict[str, float | None] | None:
 
 def _intent(intent: SchedulingIntent, handles: Mapping[str, str], profile: WorkloadProfile) -> dict[str, Any]:
     objective = intent.spec.objective
-    tasks = next((match.tasks for match in profile.matches if match.intent == _id(intent)), None)
+    tasks = next((match.tasks for match in profile.matches if match.intent == intent.qualified_name), None)
     shown: dict[str, Any] = {
-        "intent": handles[_id(intent)],
+        "intent": handles[intent.qualified_name],
         "metric": objective.metric.value,
         "goal": objective.goal,
         "weight": intent.spec.weight,
@@ -322,10 +322,6 @@ def _guarded(workload: str, intent: SchedulingIntent, handles: Mapping[str, str]
     if workload == "others":
         return workload
     return handles.get(workload if "/" in workload else f"{intent.namespace}/{workload}")
-
-
-def _id(intent: SchedulingIntent) -> str:
-    return f"{intent.namespace}/{intent.name}"
 
 
 def _figure(value: float | None) -> float | None:

@@ -182,7 +182,7 @@ def _batch(draft: _Draft, intents: Sequence[SchedulingIntent], profile: Workload
         w.wakeup_latency.percentile(99)
         for w in profile.workloads
         if w.keyed_by != "others" and w.wakeup_latency is not None and w.wakeup_latency.count
-        and w.name not in {_name(i) for i in mine}
+        and w.name not in {i.qualified_name for i in mine}
     ]  # fmt: skip
     if mine and waiting and draft.template.spec.suits[0] is Metric.MAKESPAN:
         draft.propose(
@@ -200,7 +200,7 @@ def _lengths(
     Of one class alone the scheduler learns more from each task's own bursts than from their average.
     """
     declared = next((p for p in draft.template.spec.class_parameters if p.name == "length"), None)
-    mine = {_name(i): _measured(profile, i) for i in intents if i.spec.objective.metric is Metric.MAKESPAN}
+    mine = {i.qualified_name: _measured(profile, i) for i in intents if i.spec.objective.metric is Metric.MAKESPAN}
     known = {name: w.cpu_ns / w.tasks for name, w in mine.items() if w is not None and w.tasks and w.cpu_ns}
     if declared is None or len(mine) < 2 or len(known) < len(mine):
         return {}
@@ -217,14 +217,14 @@ def _task_class(
     lengths: dict[str, dict[str, ParameterValue]],
 ) -> TaskClass:
     selector = intent.spec.workload
-    chosen = dict(lengths.get(_name(intent), {}))
+    chosen = dict(lengths.get(intent.qualified_name, {}))
     target = intent.spec.objective.target_value
     deadline = next((p for p in template.spec.class_parameters if p.name == "deadline"), None)
     if deadline is not None and target is not None and intent.spec.objective.metric is Metric.WAKEUP_LATENCY:
         chosen["deadline"] = fit(deadline, target)
     return TaskClass(
         handle=f"c{number}",
-        intent=_name(intent),
+        intent=intent.qualified_name,
         metric=intent.spec.objective.metric,
         weight=intent.spec.weight,
         match=ClassMatch(
@@ -244,17 +244,13 @@ def _uid(user: str, intent: SchedulingIntent) -> int:
     if user.isdigit():
         return int(user)
     raise InputError(
-        f"intent {_name(intent)}: user {user!r} is a name, and only the node knows its number",
+        f"intent {intent.qualified_name}: user {user!r} is a name, and only the node knows its number",
         remedy="write the numeric user id in spec.workload.user",
     )
 
 
 def _measured(profile: WorkloadProfile, intent: SchedulingIntent) -> WorkloadStats | None:
-    return profile.workload(_name(intent))
-
-
-def _name(intent: SchedulingIntent) -> str:
-    return f"{intent.namespace}/{intent.name}"
+    return profile.workload(intent.qualified_name)
 
 
 def _us(nanoseconds: float) -> int:

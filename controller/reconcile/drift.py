@@ -48,7 +48,7 @@ def _of(node: NodeScheduler, desired: Desired, known: Mapping[tuple[str, str], D
     old = known.get((node.name, wanted.name))
     if old is not None and old.last >= taken:
         return old
-    now_ = fingerprint_of(status.profile, (keys.intent_id(i) for i in intents))
+    now_ = fingerprint_of(status.profile, (i.qualified_name for i in intents))
     apart = distance(now_, wanted.spec.workload)
     limit = policy.spec.verification.max_drift
     if apart <= (limit if old is None else _BACK * limit):

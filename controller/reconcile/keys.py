@@ -30,11 +30,6 @@ class Conflict(ApiModel):
     policies: tuple[str, ...]
 
 
-def intent_id(intent: SchedulingIntent) -> str:
-    """NAMESPACE/NAME."""
-    return f"{intent.namespace}/{intent.name}"
-
-
 def selects(policy: SchedulerPolicy, labels: Mapping[str, str]) -> bool:
     """Whether the policy's nodeSelector matches these labels; an empty selector matches every node."""
     return all(labels.get(key) == value for key, value in policy.spec.node_selector.items())
@@ -76,7 +71,9 @@ def counted_intents(desired: Desired, node: NodeScheduler) -> tuple[SchedulingIn
     serving = next((r for r in desired.revisions if r.name == attached), None)
     if serving is not None:
         matched |= {c.intent for c in serving.spec.proposal.classes}
-    return tuple(sorted((i for i in desired.intents if intent_id(i) in matched), key=intent_id))
+    return tuple(
+        sorted((i for i in desired.intents if i.qualified_name in matched), key=lambda intent: intent.qualified_name)
+    )
 
 
 def plan_key(policy: SchedulerPolicy, intents: Iterable[SchedulingIntent], target: RevisionTarget) -> str:
@@ -85,7 +82,7 @@ def plan_key(policy: SchedulerPolicy, intents: Iterable[SchedulingIntent], targe
     said = {key: spec[key] for key in ("planner", "templates", "verification")}
     said["verification"].pop("maxDrift", None)  # when to look again is no part of what is wanted
     parts = [policy.name, repr(sorted(said.items())), target.btf_digest, target.topology_class]
-    parts += [f"{intent_id(i)}={i.spec.content_digest()}" for i in intents]
+    parts += [f"{i.qualified_name}={i.spec.content_digest()}" for i in intents]
     return sha256("\n".join(parts).encode())
 
 

@@ -111,7 +111,7 @@ class Planner:
         """Plan, verify and commit; every way that can end is an outcome."""
         desired = source.desired
         assert desired is not None
-        names = ", ".join(keys.intent_id(i) for i in task.intents)
+        names = ", ".join(i.qualified_name for i in task.intents)
         self._reporter.step(f"planning for {names} under policy {task.policy.name}, attempt {task.attempt}")
         try:
             proposal = self._propose(task, desired)
@@ -270,4 +270,4 @@ def revision_for(task: PlanTask, proposal: Proposal, passport: Passport, files: 
 def workload_of(task: PlanTask) -> Fingerprint | None:
     """The load that is planned for."""
     profile = task.node.status.profile if task.node.status is not None else None
-    return fingerprint_of(profile, (keys.intent_id(i) for i in task.intents)) if profile is not None else None
+    return fingerprint_of(profile, (i.qualified_name for i in task.intents)) if profile is not None else None

@@ -90,7 +90,7 @@ def intent_status(
     before: Mapping[tuple[str, str, str], Resource],
 ) -> SchedulingIntent:
     """The intent with its status: where it matches and what serves it. Matching nothing is no error."""
-    name = keys.intent_id(intent)
+    name = intent.qualified_name
     matches = {
         n.name: m
         for n in nodes

@@ -35,9 +35,22 @@ def test_quarantine_and_events_survive_a_restart(tmp_path):
 def test_repeated_events_are_written_once_and_the_list_is_bounded(tmp_path):
     journal = Journal(tmp_path)
     for number in range(200):
-        journal.event("Normal", "Tick", f"{number}")
-        journal.event("Normal", "Tick", f"{number}")
+        journal.event("Normal", f"Tick{number % 7}", f"{number}")
+        journal.event("Normal", f"Tick{number % 7}", f"{number}")
     assert [e.message for e in journal.entries.events] == [str(n) for n in range(150, 200)]
+
+
+def test_events_of_a_load_that_goes_to_and_fro_leave_the_others(tmp_path):
+    journal = Journal(tmp_path)
+    journal.event("Normal", "Attached", "a")
+    for number in range(100):
+        for reason in ("LoadChanged", "LoadReturned"):
+            journal.event("Normal", reason, f"{number}")
+    journal.event("Normal", "Promoted", "a")
+    events = journal.entries.events
+    assert [e.reason for e in events] == ["Attached", *("LoadChanged", "LoadReturned") * 10, "Promoted"]
+    assert [e.message for e in events[1:-1]] == [str(n) for n in range(90, 100) for _ in range(2)]
+    assert [e.at for e in events] == sorted(e.at for e in events)
 
 
 def test_an_unreadable_journal_is_kept_aside_and_holds_the_node(tmp_path):

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import yaml
 
-DEPLOY = Path(__file__).parents[2] / "deploy"
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+NODE_CODE = ("observe/*.py", "deploy/*.py", "paths.py")
+LINKED_TO = {"/usr/src": "/lib/modules"}  # Debian's /lib/modules/RELEASE/build are links into it
 
 
 def test_the_daemonset_selects_its_own_pods_and_runs_the_node_half():
@@ -21,6 +24,18 @@ def test_the_daemonset_selects_its_own_pods_and_runs_the_node_half():
     volumes = {v["name"] for v in spec["template"]["spec"]["volumes"]}
     assert {m["name"] for m in container["volumeMounts"]} == volumes
     assert '"--role", "node"' in (DEPLOY / "Containerfile").read_text()
+
+
+def test_the_daemonset_takes_of_the_node_what_the_code_of_the_node_names():
+    documents = list(yaml.safe_load_all((DEPLOY / "daemonset.yaml").read_text()))
+    pod = next(d for d in documents if d["kind"] == "DaemonSet")["spec"]["template"]["spec"]
+    code = "".join(file.read_text() for part in NODE_CODE for file in (ROOT / "controller").glob(part))
+    paths = {volume["hostPath"]["path"] for volume in pod["volumes"] if "hostPath" in volume}
+    assert {"/sys/fs/bpf", "/lib/modules"} <= paths
+    assert [path for path in sorted(paths) if LINKED_TO.get(path, path) not in code] == []
+    for name in ("tracing", "debug"):  # the probes are raw tracepoints
+        assert f"/sys/kernel/{name}" not in paths
+        assert f"/sys/kernel/{name}" not in code
 
 
 def test_the_unit_starts_the_node_half_and_survives_its_end():

@@ -8,6 +8,8 @@ a node: what the node does then is what these tests are about.
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -119,6 +121,22 @@ class World:
     def enable_seq(self) -> int:
         return int(self.sh(f"cat {STATE}/enable_seq"))
 
+    def counters(self) -> dict[str, int]:
+        """The kernel's own: of sched_ext, and of the attached scheduler, by the names that `top` gives them."""
+        numbers = self.sh(f"cd {STATE} && cat enable_seq nr_rejected hotplug_seq && cat root/events").splitlines()
+        found = dict(zip(("enabled", "rejected", "hotplugs"), map(int, numbers[:3]), strict=True))
+        for line in numbers[3:]:
+            name, value = line.split()
+            found[name.removeprefix("SCX_EV_").lower()] = int(value)
+        return found
+
+    def view(self, *arguments: str) -> str:
+        """What a verb draws on a terminal of 80 columns and 24 rows, without the terminal's orders."""
+        command = "stty cols 80 rows 24; exec " + shlex.join([SCHEDCTL, *arguments])
+        done = self.vm.exec(["script", "-qec", command, "/dev/null"], timeout_s=500, env=GUEST_ENV | {"TERM": "xterm"})
+        assert done.exit_code == 0, done.stdout.decode()
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "", re.sub(r"\x1b\[(\d+;\d*)?H", "\n", done.stdout.decode()))
+
     def wait_ops(self, name: str, seconds: float = 300) -> None:
         end = time.monotonic() + seconds
         while self.ops() != name:
@@ -164,7 +182,7 @@ class World:
         classes = tuple(
             TaskClass(
                 handle=f"c{n}",
-                intent=keys.intent_id(i),
+                intent=i.qualified_name,
                 metric=i.spec.objective.metric,
                 weight=weight or i.spec.weight,
                 match={"comm": i.spec.workload.comm},

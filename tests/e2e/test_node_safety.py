@@ -7,6 +7,8 @@ scheduler is committed under a valid signature, and at last everything is broken
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.e2e.conftest import POLICY, STATE, World
@@ -50,8 +52,6 @@ def test_promoted_it_stays_when_the_agent_ends_or_is_killed_and_is_adopted(world
     world.agent_once()
     assert world.ops() == "good"
     assert world.condition("Ready")[:2] == ("True", "Promoted")
-    top = world.schedctl("top", "--procfs", "-d", "200ms", "--once")
-    assert "scheduler: good (default-good Promoted)\ncounters: enabled " in top
     attached = world.enable_seq()
     pid = world.agent_start()
     world.sh("sleep 3")
@@ -61,6 +61,27 @@ def test_promoted_it_stays_when_the_agent_ends_or_is_killed_and_is_adopted(world
     assert world.ops() == "good"
     assert world.enable_seq() == attached, "an adopted scheduler is not attached again"
     assert world.condition("Ready")[:2] == ("True", "Promoted")
+
+
+def test_top_shows_who_schedules_and_its_counters_as_the_kernel_has_them(world: World):
+    before = world.counters()
+    text = world.schedctl("top", "--procfs", "-d", "200ms", "--once")
+    after = world.counters()
+    assert "scheduler: good (default-good Promoted)\ncounters: " in text
+    shown = counted(text)
+    assert {"enabled", "rejected", "hotplugs"} < shown.keys(), "and at least one of the scheduler's own"
+    assert shown["enabled"] == world.enable_seq() > 0
+    for name, value in shown.items():
+        assert before[name] <= value <= after[name]
+    view = world.view("top", "--procfs", "-d", "200ms", "-n", "2")
+    assert "scheduler: good (default-good Promoted)" in view
+    assert counted(view)["enabled"] == shown["enabled"]
+
+
+def counted(text: str) -> dict[str, int]:
+    """The counters that a frame shows."""
+    line = next(line for line in reversed(text.splitlines()) if "counters: " in line)
+    return {name: int(value) for name, value in re.findall(r"(\w+) (\d+)", line.partition("counters: ")[2])}
 
 
 def test_a_revision_with_other_weights_is_in_force_without_a_detach(world: World):

@@ -15,17 +15,22 @@ ctypes.CDLL(None).prctl(15, {name!r}, 0, 0, 0)  # PR_SET_NAME
 print("up", flush=True)
 """
 
-WAKER = """
+
+def waker(period_ns: int, burst_ns: int) -> str:
+    """Wakes in each period and runs for the burst."""
+    return f"""
 os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))  # so that no burst is cut in two by other tests
 at = time.monotonic()
 while True:
-    at += 0.010
+    at += {period_ns / 1e9}
     time.sleep(max(at - time.monotonic(), 0))
-    end = time.monotonic_ns() + 1_000_000
+    end = time.monotonic_ns() + {burst_ns}
     while time.monotonic_ns() < end:
         pass
 """
-"""Wakes every 10 ms and runs for 1 ms."""
+
+
+WAKER = waker(10_000_000, 1_000_000)
 
 LATE = """
 os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))  # a waking batch task preempts nobody

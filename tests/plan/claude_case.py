@@ -66,7 +66,7 @@ def base(intents: tuple[SchedulingIntent, ...] = INTENTS, template: str = "weigh
     classes = tuple(
         TaskClass(
             handle=f"c{number}",
-            intent=f"{i.namespace}/{i.name}",
+            intent=i.qualified_name,
             metric=i.spec.objective.metric,
             weight=i.spec.weight,
             match={"comm": i.spec.workload.comm},

@@ -44,15 +44,25 @@ def rehearse(
     *,
     workload: str | None = None,
     seed: int = 0,
+    cpus: int | None = None,
     enter: Sequence[str] = (),
     probes: tracer.Probes | None = None,
     reporter: Reporter = _SILENT,
 ) -> tuple[dict[str, Any], WorkloadProfile]:
-    """Measures rt-app's speed, twins the profile for this host and replays it: the document and its profile."""
+    """Measures rt-app's speed, twins the profile for this host and replays it: the document and its profile.
+
+    `cpus` as for `rtapp`, the others as for `replay`, whose errors and those of `rtapp` are raised.
+    """
+    reporter.step("measuring rt-app's speed")
     speed = calibrate()
-    made = rtapp(profile, workload=workload, seed=seed, seconds=seconds, loop_ns=speed)
+
+    def made_for(length: float) -> dict[str, Any]:
+        return rtapp(profile, workload=workload, seed=seed, cpus=cpus, seconds=length, loop_ns=speed)
+
+    made = made_for(seconds)
     if not comes_and_goes(made, seconds):
-        made = rtapp(profile, workload=workload, seed=seed, seconds=seconds + 2 * SETTLE_S, loop_ns=speed)
+        made = made_for(seconds + 2 * SETTLE_S)
+    reporter.step(f"running the twin for {seconds:g}s")
     return made, replay(made, seconds, enter=enter, probes=probes, reporter=reporter)
 
 
