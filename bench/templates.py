@@ -38,7 +38,7 @@ from controller.api import now
 from controller.errors import CandidateRejected, GuestError
 from controller.kernel import images
 from controller.kernel.images import KernelImage
-from controller.kernel.microvm import Guest, boot
+from controller.kernel.microvm import EmulatorFault, Guest, boot
 from controller.kernel.vmshape import VmShape
 from controller.verify.trial.design import run_seeds
 from controller.verify.trial.workloads import RUN_TIMEOUT_S
@@ -138,7 +138,10 @@ def measure(job: Job, store: Store, wanted: int, more: Callable[[], bool]) -> No
                 costs[job.where] = {"digest": digest, **made.cost, **charge.replacement()}
     except CandidateRejected as error:  # it does not even stay: that is the row's result
         row["left"] = error.message
-    row |= {"ratios": ratios(blocks), "measured": now().isoformat(), "elsewhere": machine.share()}
+    finally:  # what was measured before the guest broke is as good as ever
+        row |= {"ratios": ratios(blocks), "measured": now().isoformat(), "elsewhere": machine.share()}
+        if not blocks and not row["left"]:
+            del store.rows[job.key]
 
 
 def _add_blocks(timed: Timed, blocks: Blocks, wanted: int, more: Callable[[], bool]) -> None:
@@ -191,7 +194,10 @@ def main() -> None:
             break
         print(f"measuring {job.key}", file=sys.stderr)
         try:
-            measure(job, store, arguments.blocks, lambda: time.monotonic() < end)
+            try:
+                measure(job, store, arguments.blocks, lambda: time.monotonic() < end)
+            except EmulatorFault:  # nobody's fault: once more
+                measure(job, store, arguments.blocks, lambda: time.monotonic() < end)
         except GuestError as error:
             print(f"{job.key}: the guest broke: {error}", file=sys.stderr)
         store.conditions(job.kernel)

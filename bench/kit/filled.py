@@ -31,6 +31,7 @@ _HOME = {
     Metric.EXTERNAL: "messaging",
 }
 _HOMES = {"throughput": "cache", "locality": "kernelbuild-like", "pipeline": "pipeline", "background": "hogs"}
+_AIMS = {"background": "others.wakeupLatency.p99"}
 _OF_CLASS: dict[str, dict[str, ParameterValue]] = {"core-pack": {"spread": True}}
 
 
@@ -56,6 +57,11 @@ def names() -> list[str]:
 def home(name: str) -> str:
     """The load that a family is for."""
     return _HOMES.get(name) or _HOME[templates()[name].spec.suits[0]]
+
+
+def aim(name: str) -> str:
+    """The metric that a family is for on its home, where it is not the load's first: what others gain, say."""
+    return _AIMS.get(name, "")
 
 
 def proposal(name: str) -> Proposal:
