@@ -25,8 +25,8 @@ Row = tuple[str, str, str, bool | None]
 def promises(found: Mapping[str, Mapping[str, Any]], everything: Sequence[Figure]) -> Iterator[str]:
     """The table."""
     yield (
-        "Each bar is compared with the middle of the figure; of several kernels and numbers of CPUs the worst is shown. "
-        "A bar counts as held only when all was measured that the promise speaks of.\n"
+        "Each bar is compared with the middle of the figure; of several kernels and numbers of CPUs the worst is "
+        "shown. A bar counts as held only when all was measured that the promise speaks of.\n"
     )
     rows = [
         _verified(found["families"]),
