@@ -37,6 +37,16 @@ one scheduler; all else is the class `others`. A parameter that is *live* change
 runs. `schedctl explain hole/TEMPLATE.NAME` says what the names of a hole mean, `schedctl render` prints the C.
 """
 
+_LIMITS = """\
+## What the figures cannot show
+
+- Where the accelerator is `tcg` the guest's CPUs are emulated. The order in which tasks run is real; caches,
+  frequencies, idle states and siblings are this machine's, shared by all of the guest: what locality and core-pack save
+  on hardware does not show, and a switch costs more than it does there.
+- A run takes about a second at most. What comes of a scheduler after minutes is not in it.
+- Of many figures the lowest is low by luck too. A worst case whose interval includes 1 is none that was shown.
+- The class is filled with defaults but where its family's section says otherwise; a planner chooses better ones.
+"""
 _LOADS = """\
 ## The loads
 
@@ -57,15 +67,17 @@ def _from_code() -> Iterator[str]:
         yield from _family(template)
     yield _LOADS
     yield table(["load", "what it is"], [[f"`{load.name}`", load.says] for load in LOADS.values()]) + "\n"
+    yield _LIMITS
 
 
 def _family(template: SchedulerTemplate) -> Iterator[str]:
     spec, name = template.spec, template.name
+    how = filled.told(name)
     suits = ", ".join(f"`{metric.value}`" for metric in spec.suits)
     yield f"### {name}\n"
     yield _wrapped(
         f"{spec.summary} Kernel {spec.kernel_floor} or later. Objectives: {suits}. Its own load below: "
-        f"`{filled.home(name)}`. [More](../templates/{name}/README.md)."
+        f"`{filled.home(name)}`{how and f', its class filled with {how}'}. [More](../templates/{name}/README.md)."
     )
     readme = data_dir("templates") / name / "README.md"
     for what in ("When it suits.", "Worst case."):

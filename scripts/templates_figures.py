@@ -7,6 +7,7 @@ measures it; a figure of an earlier version of a template is marked.
 
 from __future__ import annotations
 
+import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -28,7 +29,7 @@ OLD = " †"
 
 
 class Figure(NamedTuple):
-    """One ratio: where, of what, and how it came out."""
+    """One ratio: where, of what, and how it came out; `mine` is the median of the runs under the family."""
 
     kernel: str
     cpus: str
@@ -38,6 +39,7 @@ class Figure(NamedTuple):
     ratio: Sequence[float]
     blocks: int
     old: bool
+    mine: float
 
     @property
     def shown(self) -> str:
@@ -59,7 +61,9 @@ def figures(document: Mapping[str, Any]) -> list[Figure]:
         if family in filled.templates() and load in LOADS:
             old = row["digest"] != filled.digest(filled.text(family))
             for metric, ratio in row["ratios"].items():
-                found.append(Figure(kernel, cpus, family, load, metric, ratio, len(row["blocks"][metric]), old))
+                blocks = row["blocks"][metric]
+                mine = statistics.median(value for block in blocks for value in block[0])
+                found.append(Figure(kernel, cpus, family, load, metric, ratio, len(blocks), old, mine))
     return found
 
 

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from bench.kit import filled
 from scripts.doc_pages import NOT_MEASURED, table, yes_no
 from scripts.templates_verifier import tally
 
@@ -37,6 +38,7 @@ def promises(found: Mapping[str, Mapping[str, Any]], everything: Sequence[Figure
         _bar(everything, "throughput", "cache", "class.switches", "involuntary switches on it, fewer", 1.0),
         _bar(everything, "weighted-fair", "pipe", "class.throughput", "pipe, within 5 %", _WITHIN),
         _bar(everything, "weighted-fair", "hackbench", "class.throughput", "hackbench, within 5 %", _WITHIN),
+        *_shares(everything),
         *_costs(found["templates"].get("costs", {})),
     ]
     yield table(["promise", "bar", "measured", "held"], [[*row[:3], yes_no(row[3])] for row in rows])
@@ -84,6 +86,24 @@ def _bar(everything: Sequence[Figure], family: str, load: str, metric: str, what
     missing = _PLACES - len(mine)
     told += f"; {missing} of {_PLACES} kernels and sizes {NOT_MEASURED}" if missing > 0 else ""
     return promise, f"≥ {bar:.3g}", told, False if worst.ratio[0] < bar else None if missing > 0 else True
+
+
+def _shares(everything: Sequence[Figure]) -> Iterator[Row]:
+    """Of each family whose class is promised a part of the CPUs, how much of it is kept under attack."""
+    for family in filled.names():
+        share = filled.promised_share(family)
+        if share is None:
+            continue
+        promise, bar = f"{family} on `attack`: the class's promised {share:.0%} of the CPUs", "within 2 %"
+        mine = [each for each in everything if (each.family, each.load) == (family, "attack")]
+        if not mine:
+            yield promise, bar, NOT_MEASURED, None
+            continue
+        worst = min(mine, key=lambda each: each.mine)
+        missing = _PLACES - len(mine)
+        told = f"{worst.mine:.1%}, median of the runs; {worst.kernel}, {worst.cpus} CPUs"
+        told += f"; {missing} of {_PLACES} kernels and sizes {NOT_MEASURED}" if missing > 0 else ""
+        yield promise, bar, told, False if worst.mine < 0.98 * share else None if missing > 0 else True
 
 
 def _costs(costs: Mapping[str, Mapping[str, Any]]) -> Iterator[Row]:

@@ -26,12 +26,19 @@ COMM = "job*"
 _HOME = {
     Metric.WAKEUP_LATENCY: "mixed",
     Metric.MAKESPAN: "longtail",
-    Metric.CPU_SHARE: "hogs",
+    Metric.CPU_SHARE: "attack",
     Metric.THROUGHPUT: "messaging",
     Metric.EXTERNAL: "messaging",
 }
-_HOMES = {"throughput": "cache", "locality": "kernelbuild-like", "pipeline": "pipeline", "background": "hogs"}
+_HOMES = {
+    "weighted-fair": "attack",
+    "throughput": "cache",
+    "locality": "kernelbuild-like",
+    "pipeline": "pipeline",
+    "background": "hogs",
+}
 _AIMS = {"background": "others.wakeupLatency.p99"}
+_WEIGHTS = {"weighted-fair": 300}  # with the weight of everybody else there would be nothing to see
 _OF_CLASS: dict[str, dict[str, ParameterValue]] = {"core-pack": {"spread": True}}
 
 
@@ -59,6 +66,19 @@ def home(name: str) -> str:
     return _HOMES.get(name) or _HOME[templates()[name].spec.suits[0]]
 
 
+def promised_share(name: str) -> float | None:
+    """The part of all CPUs that the class so filled must get whatever others do; None where nothing is promised."""
+    weight = _WEIGHTS.get(name)
+    return None if weight is None else weight / (weight + 100)
+
+
+def told(name: str) -> str:
+    """How the class is filled where it is not with defaults; "" for those."""
+    how = [f"weight {_WEIGHTS[name]}"] if name in _WEIGHTS else []
+    how += [f"{parameter}: {str(value).lower()}" for parameter, value in _OF_CLASS.get(name, {}).items()]
+    return ", ".join(how)
+
+
 def aim(name: str) -> str:
     """The metric that a family is for on its home, where it is not the load's first: what others gain, say."""
     return _AIMS.get(name, "")
@@ -66,9 +86,9 @@ def aim(name: str) -> str:
 
 def proposal(name: str) -> Proposal:
     """A family, filled for the class `job*`."""
-    template = templates()[name]
+    template, weight = templates()[name], _WEIGHTS.get(name, 100)
     task_class = TaskClass(
-        handle="c1", intent="bench/job", metric=template.spec.suits[0], weight=100, match=ClassMatch(comm=(COMM,)),
+        handle="c1", intent="bench/job", metric=template.spec.suits[0], weight=weight, match=ClassMatch(comm=(COMM,)),
         selector=WorkloadSelector(comm=(COMM,)), parameters=_OF_CLASS.get(name, {}),
     )  # fmt: skip
     return Proposal(

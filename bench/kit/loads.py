@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The loads that a family is compared on: those of the trial, and three that show what a scheduler costs.
+"""The loads that a family is compared on: those of the trial, an attack, and three that show what a scheduler costs.
 
 Opening a load sizes it for the guest, under the kernel's own scheduler; each run then is the same work, or, for
-`cache`, the same time. What it gives are numbers by metric: of the class (the tasks called `job*`) and of all others.
+`attack` and `cache`, the same time. What it gives are numbers by metric: of the class (the tasks called `job*`) and of
+all others.
 """
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -25,9 +27,11 @@ Run = Callable[[int, int, float], dict[str, float]]
 
 _RUN_S = 0.5
 _WALK_KIB = 1024
+_ATTACK_S, _LEAD_S = 1.0, 0.2
 _COMM = COMM.replace("*", "bench")
 _WORDS = {
     "makespan": "makespan",
+    "cpuShare": "share of the CPUs",
     "throughput": "work",
     "wakeupLatency.p99": "p99 wakeup latency",
     "switches": "involuntary switches",
@@ -116,6 +120,26 @@ def _cache(guest: Guest) -> Run:
     return run
 
 
+def _attack(guest: Guest) -> Run:
+    cpus = guest.facts.cpus
+    crowd = ["schedload", "--comm", "othercrowd", "spin", str(6 * cpus), "60"]
+    storm = ["schedload", "--comm", "otherstorm", "forkstorm", "60"]
+    command = ["schedload", "--comm", _COMM, "spin", str(cpus), str(_ATTACK_S)]
+
+    def run(_work: int, _names: int, allowed_s: float) -> dict[str, float]:
+        attackers = [guest.spawn(argv) for argv in (crowd, storm)]
+        try:
+            time.sleep(_LEAD_S)
+            found = json.loads(finished(guest.run(command, timeout_s=allowed_s), "spin"))
+        finally:
+            for attacker in attackers:
+                guest.kill(attacker)
+                guest.wait(attacker, RUN_TIMEOUT_S)
+        return {"class.cpuShare": sum(found["cpu_ns"]) / 1e9 / (_ATTACK_S * cpus)}
+
+    return run
+
+
 def _made(name: str, says: str, *metrics: str, workload: str = "", metric: Metric | None = None) -> Load:
     return Load(name, says, metrics, _trial(workload or name, metric, metrics))
 
@@ -135,6 +159,8 @@ LOADS = {
               "class.throughput", "others.wakeupLatency.p99"),
         _made("kernelbuild-like", "compile-like processes, 2 at a time a CPU, with what comes before and after them",
               "class.makespan", "others.wakeupLatency.p99"),
+        Load("attack", "a hog of the class a CPU, attacked by the others with 6 hogs a CPU and a storm of forks",
+             ("class.cpuShare",), _attack),
         Load("pipe", "two processes that hand a word to and fro through pipes, as `perf bench sched pipe` does",
              ("class.throughput",), _pipe),
         Load("hackbench", "one group of 10 tasks a CPU over sockets, and nothing else", ("class.throughput",),

@@ -128,7 +128,7 @@ def test_a_load_does_some_work(load: list[str], told: str):
 def test_loads_run_under_a_family_and_one_that_was_thrown_out_is_noticed():
     with boot(kernel_image("newest"), VmShape(cores=2)) as guest:
         charge = InCharge(guest, filled.built("weighted-fair").object)
-        for name in ("pipe", "hackbench", "cache"):
+        for name in ("attack", "pipe", "hackbench", "cache"):
             timed = templates.Timed(guest, LOADS[name], charge)
             for arm in (templates.FAMILY, templates.OWN):
                 found = timed.sample(arm, 1, 2)

@@ -91,6 +91,16 @@ def test_a_bar_is_held_by_the_worst_place_and_only_when_all_were_measured(tmp_pa
     assert told[2].startswith("0.940 (0.930 to 0.950); 7.3.4-cloud-amd64, 4 CPUs")
 
 
+def test_a_promised_share_is_compared_with_what_the_class_got(tmp_path: Path):
+    rows = _figure("weighted-fair", "attack", 5.0)
+    (row,) = rows.values()
+    for got, met in ((0.74, "–"), (0.73, "**no**")):  # of 0.75; three places were not measured
+        row["blocks"] = {"class.cpuShare": [[[got, got], [0.1, 0.1]]] * 12}
+        told = _promise(templates_doc.document(_put(tmp_path, "templates", rows)), "weighted-fair on `attack`")
+        assert told[2].startswith(f"{got:.1%}, median of the runs; {KERNEL}, 2 CPUs; 3 of 4")
+        assert told[3] == met
+
+
 def test_a_figure_of_an_earlier_version_is_marked(tmp_path: Path):
     page = templates_doc.document(_put(tmp_path, "templates", _figure("locality", "pipe", 1.2, digest="other")))
     assert "| pipe | work | 1.200 (1.190 to 1.210) † |" in page
