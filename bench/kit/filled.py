@@ -15,6 +15,7 @@ from functools import cache
 from typing import Any
 
 from controller.api import ClassMatch, Metric, PlannerRecord, Proposal, SchedulerTemplate, TaskClass, WorkloadSelector
+from controller.api.base import parse_percent
 from controller.api.template import ParameterValue
 from controller.kernel import clang
 from controller.paths import data_dir
@@ -39,7 +40,7 @@ _HOMES = {
 }
 _AIMS = {"background": "others.wakeupLatency.p99"}
 _WEIGHTS = {"weighted-fair": 300}  # with the weight of everybody else there would be nothing to see
-_OF_CLASS: dict[str, dict[str, ParameterValue]] = {"core-pack": {"spread": True}}
+_OF_CLASS: dict[str, dict[str, ParameterValue]] = {"core-pack": {"spread": True}, "partition": {"reserve": "50%"}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,10 @@ def home(name: str) -> str:
 
 
 def promised_share(name: str) -> float | None:
-    """The part of all CPUs that the class so filled must get whatever others do; None where nothing is promised."""
+    """The part of all CPUs that the class so filled gets at least, whatever others do; None where none is promised."""
+    reserved = _OF_CLASS.get(name, {}).get("reserve")
+    if isinstance(reserved, str):
+        return parse_percent(reserved)
     weight = _WEIGHTS.get(name)
     return None if weight is None else weight / (weight + 100)
 
