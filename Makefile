@@ -4,9 +4,11 @@
 SHELL := /bin/bash
 PYTHON := .venv/bin/python
 BENCHES := $(sort $(wildcard bench/*.py))
+TEMPLATE_BENCHES := $(wildcard $(addprefix bench/,templates.py batch.py families.py))
+BENCH_SECONDS ?= 220
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench mutation-score conformance verification-doc observation-doc profile-schema clean require-venv
+.PHONY: help setup demo test lint bench mutation-score conformance bench-templates verification-doc observation-doc templates-doc profile-schema clean require-venv
 .NOTPARALLEL:
 
 help:  ## this list
@@ -30,6 +32,11 @@ lint: require-venv  ## ruff, mypy --strict and the import contract
 bench: setup  ## every benchmark of bench/, one after the other
 	@set -e; for bench in $(BENCHES); do echo "== $$bench"; $(PYTHON) $$bench; done
 
+bench-templates: setup  ## measure the templates for BENCH_SECONDS=220 each, going on where it stopped, and write docs/templates.md
+	@set -e; for bench in $(TEMPLATE_BENCHES); do \
+		echo "== $$bench"; $(PYTHON) $$bench --seconds $(BENCH_SECONDS) > /dev/null; done
+	@$(PYTHON) scripts/templates_doc.py
+
 mutation-score: setup  ## how many planted bugs the verifier catches, and good schedulers it refuses (goes on where it stopped)
 	@$(PYTHON) scripts/mutation_score.py
 
@@ -45,6 +52,9 @@ profile-schema: require-venv  ## write docs/profile.schema.json anew, from the m
 
 observation-doc: require-venv  ## write docs/observation.md anew, from the code's definitions and bench/results
 	@$(PYTHON) scripts/observation_doc.py
+
+templates-doc: require-venv  ## write docs/templates.md anew, from templates/ and bench/results
+	@$(PYTHON) scripts/templates_doc.py
 
 clean:  ## remove what was built here: .venv, caches, build output (the cache of kernels stays)
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist *.egg-info

@@ -24,24 +24,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from controller.api import (
-    STAGES,
-    ClassMatch,
-    Metric,
-    PlannerRecord,
-    Proposal,
-    TaskClass,
-    Verdict,
-    WorkloadSelector,
-    now,
-)
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from controller.api import STAGES, Verdict, now
 from controller.kernel import images, initramfs, qemu
 from controller.kernel.images import KernelImage
 from controller.kernel.microvm import boot
 from controller.paths import cache_dir
-from controller.render import builtin_templates, template_digest
+from controller.render import builtin_templates
 from controller.verify import Candidate, TrialSpec, examine
 from controller.verify.trial.spec import OBJECTIVES, default_guardrails
+from tests.verify.candidates import proposal_for
 
 RESULTS = Path(__file__).parent / "results" / "verify.json"
 TO_LOAD = STAGES[:6]
@@ -52,18 +45,7 @@ LIMITS = {"schema_to_load_s": 3.0, "liveness_s": 60.0, "cold_boot_s": 8.0}
 def candidate() -> Candidate:
     """The proposal to verify."""
     template = next(each for each in builtin_templates() if each.name == "weighted-fair")
-    classes = tuple(
-        TaskClass(
-            handle=f"c{index}", intent=f"shop/class-{index}", metric=Metric.WAKEUP_LATENCY, weight=weight,
-            match=ClassMatch(comm=(name,)), selector=WorkloadSelector(comm=(name,)),
-        )
-        for index, (name, weight) in enumerate((("web*", 300), ("batch", 50)), start=1)
-    )  # fmt: skip
-    proposal = Proposal(
-        template=template.name, template_digest=template_digest(template), classes=classes,
-        planner=PlannerRecord(name="rules", version="bench"),
-    )  # fmt: skip
-    return Candidate.from_proposal(proposal, template)
+    return Candidate.from_proposal(proposal_for(template), template)
 
 
 def verified(image: KernelImage, stages: tuple[str, ...], trial: TrialSpec | None = None) -> dict[str, float]:

@@ -9,7 +9,6 @@ comes from the code is not what the file says.
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 import typing
@@ -18,19 +17,15 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
-
-from verification_figures import NOT_MEASURED, read_document, table  # noqa: E402
+sys.path.insert(0, str(ROOT))
 
 from controller.api import fingerprint  # noqa: E402
 from controller.api.profile import WorkloadClass  # noqa: E402
-from controller.errors import InputError, SchedctlError  # noqa: E402
-from controller.kernel import leftovers  # noqa: E402
 from controller.observe import classify  # noqa: E402
+from scripts.doc_pages import NOT_MEASURED, Page, read_document, table, yes_no  # noqa: E402
 
-DOC = ROOT / "docs" / "observation.md"
-RESULTS = ROOT / "bench" / "results"
-MEASURED = "<!-- measured: from bench/results -->"
+__all__ = ["COMMANDS", "NOT_MEASURED", "document", "from_code", "main"]
+
 COMMANDS = {
     "accuracy": "python bench/accuracy.py",
     "accuracy-guest": "python bench/accuracy.py --guest",
@@ -74,16 +69,9 @@ def _quoted(text: str | None) -> str:
     return f"```text\n{(text or '').strip()}\n```"
 
 
-def document(results: Path) -> str:
-    """The whole page. InputError for a results file that is broken or has another form than its bench writes."""
-    found = {name: read_document(results / f"{name}.json") for name in COMMANDS}
-    try:
-        return f"{from_code()}\n{MEASURED}\n\n" + "\n".join(_measured(found))
-    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
-        raise InputError(
-            f"a file of {results} has another form than its bench writes: {type(error).__name__}: {error}",
-            remedy="measure it again, or delete it",
-        ) from error
+def measured(results: Path) -> str:
+    """The other half."""
+    return "\n".join(_measured({name: read_document(results / f"{name}.json") for name in COMMANDS}))
 
 
 def _measured(found: dict[str, dict[str, Any]]) -> Iterable[str]:
@@ -109,10 +97,6 @@ def _measured(found: dict[str, dict[str, Any]]) -> Iterable[str]:
         yield ""
 
 
-def _held(met: bool) -> str:
-    return "yes" if met else "**no**"
-
-
 def _accuracy(result: dict[str, Any]) -> Iterable[str]:
     checks = [(load["load"], check) for load in result["loads"] for check in load["checks"]]
     missed = [(name, check) for name, check in checks if not check["met"]]
@@ -130,7 +114,7 @@ def _accuracy(result: dict[str, Any]) -> Iterable[str]:
         f"sees each event before the probes, in the other after them.{stretched} The largest differences:\n"
     )
     rows = [[load["load"], *(_largest(load["checks"], what) for what in _KINDS_OF_CHECKS.values()),
-             _held(all(check["met"] for check in load["checks"]))] for load in result["loads"]]  # fmt: skip
+             yes_no(all(check["met"] for check in load["checks"]))] for load in result["loads"]]  # fmt: skip
     yield table(["load", *_KINDS_OF_CHECKS, "held"], rows)
     if missed:
         yield "\nWhat was missed:\n"
@@ -166,13 +150,13 @@ def _overhead(result: dict[str, Any]) -> Iterable[str]:
     for name in _BUSY_LOADS:
         each = result.get(name)
         if each:
-            extra, held = each["extra_ns_per_switch"][1], _held(each["open_over_shut"][1] <= 1.05)
+            extra, held = each["extra_ns_per_switch"][1], yes_no(each["open_over_shut"][1] <= 1.05)
             ratios = _ratio(each["open_over_shut"]), _ratio(each["shut_over_shut"])
             rows.append([_LOAD_NAMES[name], "a window open", *ratios, f"{extra:.0f}", held])
     duty = result.get("continuous")
     if duty:
         what = f"continuous: {duty['window_s']:g} s in {duty['period_s']:g} s"
-        rows.append(["hackbench", what, _ratio(duty["on_over_off"]), "–", "–", _held(duty["on_over_off"][1] <= 1.02)])
+        rows.append(["hackbench", what, _ratio(duty["on_over_off"]), "–", "–", yes_no(duty["on_over_off"][1] <= 1.02)])
     yield table(["load", "observed by", "ratio", "A/A", "ns more a switch", "held"], rows)
     sizes = [[size["tasks"], _ratio(size["open_over_shut"]), size["tasks_seen"], size["dropped"],
               f"{size['beside_the_window_s']:.2f}"] for size in result.get("sizes", ())]  # fmt: skip
@@ -180,7 +164,7 @@ def _overhead(result: dict[str, Any]) -> Iterable[str]:
         yield "\nBeside threads that wake now and then:\n"
         yield table(["threads", "ratio", "tasks seen", "dropped", "s beside the window"], sizes)
     bars = {"bcc": 180, "procfs": 60}
-    memory = [[observer, f"{mb:.0f}", bars[observer], _held(mb <= bars[observer])]
+    memory = [[observer, f"{mb:.0f}", bars[observer], yes_no(mb <= bars[observer])]
               for observer, mb in result.get("rss_mb", {}).items()]  # fmt: skip
     if memory:
         yield "\nResident memory of an agent and of the process that holds bcc, after three windows:\n"
@@ -201,7 +185,7 @@ def _twin(result: dict[str, Any]) -> Iterable[str]:
             "no" if load["fresh"] else "yes",
             (f"{load[key]:.3f}" for key in ("replay", "same_load_again")),
         )
-        rows.append([name, seen, *distances, told, _held(load["near_enough"])])
+        rows.append([name, seen, *distances, told, yes_no(load["near_enough"])])
     yield table(["load", "seen before", "replay to original", "again", "most different", "held"], rows)
 
 
@@ -253,32 +237,11 @@ def _churn(result: dict[str, Any]) -> Iterable[str]:
         ["events dropped", result["dropped"], ""],
     ]
     yield table(["what", "measured", "bar"], rows)
-    yield f"\nAll bars held: {_held(result['met'])}."
+    yield f"\nAll bars held: {yes_no(result['met'])}."
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Write the page, or check it; 0 done or current, 1 not."""
-    parser = argparse.ArgumentParser(description="Write docs/observation.md from the code and bench/results.")
-    parser.add_argument("--check", action="store_true", help="write nothing; say whether the definitions are current")
-    parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="default: bench/results")
-    parser.add_argument("--output", type=Path, default=DOC, metavar="FILE", help="default: docs/observation.md")
-    arguments = parser.parse_args(argv)
-    try:
-        if arguments.check:
-            there = arguments.output.read_text(encoding="utf-8").partition(MEASURED)[0]
-            if there.strip() != from_code().strip():
-                name = arguments.output.name
-                print(f"error: {name} is not what the code says (run: make observation-doc)", file=sys.stderr)
-                return 1
-            return 0
-        text = document(arguments.results)
-        leftovers.write(arguments.output, text.encode())
-    except (SchedctlError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    missing = text.count(NOT_MEASURED)
-    print(f"wrote {arguments.output.name}" + (f"; {missing} sections were not measured" * bool(missing)))
-    return 0
+PAGE = Page("observation", from_code, measured)
+document, main = PAGE.document, PAGE.main
 
 
 if __name__ == "__main__":

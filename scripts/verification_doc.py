@@ -8,24 +8,19 @@ that comes from the code is not what the file says; figures are left out of that
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from controller.api import STAGES  # noqa: E402
-from controller.errors import SchedctlError  # noqa: E402
-from controller.kernel import leftovers  # noqa: E402
 from controller.verify.lint import rules  # noqa: E402
 from controller.verify.scenarios import SCENARIOS  # noqa: E402
-from scripts.verification_figures import Results, sections, table  # noqa: E402
+from scripts.doc_pages import MEASURED, Page, table  # noqa: E402
+from scripts.verification_figures import Results, sections  # noqa: E402
 
-DOC = ROOT / "docs" / "verification.md"
-RESULTS = ROOT / "bench" / "results"
-MEASURED = "<!-- measured: from bench/results -->"
+__all__ = ["DOC", "MEASURED", "document", "from_code", "main"]
 
 _PROVES = {
     "schema": ("the values of a proposal are typed and in range", "that they are good values"),
@@ -116,49 +111,8 @@ def _needs(cpus: int) -> str:
     return f" (only with {cpus} CPUs or more)" if cpus > 1 else ""
 
 
-def document(results: Path) -> str:
-    """The whole page. InputError for a results file that is broken."""
-    return f"{from_code()}\n{MEASURED}\n\n{sections(Results.read(results))}"
-
-
-def differs(doc: Path) -> str:
-    """ "" when the half that comes from the code is what `doc` says, else a sentence."""
-    try:
-        text = doc.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        return f"{doc.name} cannot be read: {error}"
-    there = text.partition(MEASURED)[0].splitlines()
-    now = (from_code() + "\n").splitlines()
-    for number in range(max(len(there), len(now))):
-        old, new = (lines[number] if number < len(lines) else "" for lines in (there, now))
-        if old != new:
-            return f"{doc.name}:{number + 1} is not what the code says: {new[:100] or 'nothing'}"
-    return ""
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Write the page, or check it; 0 done or current, 1 not."""
-    parser = argparse.ArgumentParser(description="Write docs/verification.md from the code and bench/results.")
-    parser.add_argument(
-        "--check", action="store_true", help="write nothing; say whether rules and scenarios are current"
-    )
-    parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="default: bench/results")
-    parser.add_argument("--output", type=Path, default=DOC, metavar="FILE", help="default: docs/verification.md")
-    arguments = parser.parse_args(argv)
-    if arguments.check:
-        problem = differs(arguments.output)
-        if problem:
-            print(f"error: {problem} (run: make verification-doc)", file=sys.stderr)
-        return 1 if problem else 0
-    try:
-        text = document(arguments.results)
-        leftovers.write(arguments.output, text.encode())
-    except (SchedctlError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    missing = text.count("**not measured**")
-    print(f"wrote {arguments.output.name}" + (f"; {missing} places say that a figure was not measured" * bool(missing)))
-    return 0
+PAGE = Page("verification", from_code, lambda results: sections(Results.read(results)))
+DOC, document, differs, main = PAGE.path, PAGE.document, PAGE.differs, PAGE.main
 
 
 if __name__ == "__main__":

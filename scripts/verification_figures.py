@@ -7,16 +7,14 @@ says `not measured` and names the command that measures it; so does a run that i
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from controller.errors import InputError
+from scripts.doc_pages import NOT_MEASURED, read_document, table, yes_no
 
-NOT_MEASURED = "**not measured**"
 STAGES = ("lint", "build", "audit", "load", "liveness")
 COMMANDS = {
     "mutation-score": "make mutation-score",
@@ -48,42 +46,8 @@ class Results:
         return self.documents.get(name, {})
 
 
-def read_document(path: Path) -> dict[str, Any]:
-    """A bench's result, {} when there is none. InputError for a file that is no JSON object."""
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise InputError(f"reading {path}: {error}", remedy="measure it again, or delete it") from None
-    if not isinstance(document, dict):
-        raise InputError(f"reading {path}: it is not a JSON object", remedy="measure it again, or delete it")
-    return document
-
-
-def cell(value: object) -> str:
-    """A value that cannot break out of its table cell."""
-    return " ".join(str(value).replace("|", "\\|").split()) or "–"
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A Markdown table."""
-    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    return "\n".join([*lines, *("| " + " | ".join(map(cell, row)) + " |" for row in rows)])
-
-
 def sections(results: Results) -> str:
-    """Every measured section, in order. InputError when a document has another form than its bench writes."""
-    try:
-        return _sections(results)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise InputError(
-            f"a file of bench/results has another form than its bench writes: {type(error).__name__}: {error}",
-            remedy="measure it again, or delete it",
-        ) from error
-
-
-def _sections(results: Results) -> str:
+    """Every measured section, in order."""
     parts = [
         "## What was promised, and what was measured", "", _PROMISED, "", table(_HEADS, promises(results)), "",
         "## Planted bugs, by class and by stage", "", *_corpus(results.of("mutation-score")), "",
@@ -123,10 +87,9 @@ def promises(results: Results) -> list[tuple[str, ...]]:
 
 
 def _row(
-    name: str, promise: str, bar: str, measured: str, held: bool | None, document: dict[str, Any]
+    name: str, promise: str, bar: str, measured: str, met: bool | None, document: dict[str, Any]
 ) -> tuple[str, ...]:
-    said = "–" if held is None else "yes" if held else "**no**"
-    return promise, bar, measured, said, _kernels(document), _date(document), f"`{COMMANDS[name]}`"
+    return promise, bar, measured, yes_no(met), _kernels(document), _date(document), f"`{COMMANDS[name]}`"
 
 
 def _missing(name: str, promise: str, bar: str) -> tuple[str, ...]:

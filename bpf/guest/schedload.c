@@ -20,6 +20,11 @@
  *   crowd N UNITS                N threads that become runnable together and do UNITS work units; how long until the
  *                                first and the last was done, in ms
  *   rthog CPU SECONDS            one SCHED_FIFO task keeps CPU busy; its CPU ns
+ *   pipe TRIPS                   two processes hand a word to and fro through pipes, TRIPS times, as `perf bench sched
+ *                                pipe` does; how long it took, in ns
+ *   walk N KIB SECONDS           N processes each go through KIB of memory of their own, line by line, again and again:
+ *                                work that lives from what is in the caches; 1000 lines a unit, and how often they were
+ *                                switched, by themselves and by others
  *   kworker SECONDS              from SCHED_FIFO, ask a bound kernel worker of every CPU for something, every 20 ms;
  *                                how long all of them took, in us
  *   other COMMAND ...            return to SCHED_OTHER and execute COMMAND
@@ -69,7 +74,8 @@ static void __attribute__((noreturn)) usage(void)
 	fputs("usage: schedload [--comm NAME] [--cgroup DIR] [--nice N] [--policy other|batch|idle] "
 	      "wakers N PERIOD_US SECONDS | spin N SECONDS | batch N FACTOR UNITS | calibrate | forkstorm SECONDS | "
 	      "execstorm N SECONDS | affinity N SECONDS | yieldstorm N SECONDS | pingpong N SECONDS | "
-	      "crowd N UNITS | rthog CPU SECONDS | kworker SECONDS | other COMMAND...\n", stderr);
+	      "crowd N UNITS | rthog CPU SECONDS | pipe TRIPS | walk N KIB SECONDS | kworker SECONDS | "
+	      "other COMMAND...\n", stderr);
 	exit(2);
 }
 
@@ -220,7 +226,7 @@ struct tally {
 	int64_t begin_ns;
 	struct {
 		uint64_t units;
-		int64_t cpu_ns, done_ns, gap_ns;
+		int64_t cpu_ns, done_ns, gap_ns, left, thrown_out;
 	} of[MAX_TASKS];
 };
 
@@ -259,6 +265,7 @@ static int64_t gap_of(const struct tally *tally, int i)
 static struct tally *start_together(int n, void (*body)(struct tally *, int, int64_t), int64_t argument, pid_t *pids)
 {
 	struct tally *tally = shared(sizeof(*tally));
+	struct rusage used;
 
 	for (int i = 0; i < n; i++) {
 		pids[i] = fork();
@@ -270,6 +277,9 @@ static struct tally *start_together(int n, void (*body)(struct tally *, int, int
 			while (!tally->go)
 				sleep_until(now() + NS_PER_MS);
 			body(tally, i, argument);
+			getrusage(RUSAGE_SELF, &used);
+			tally->of[i].left = used.ru_nvcsw;
+			tally->of[i].thrown_out = used.ru_nivcsw;
 			tally->of[i].cpu_ns = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
 			tally->of[i].done_ns = now();
 			_exit(0);
@@ -680,6 +690,84 @@ static int affinity(int n, int64_t duration)
 	return 0;
 }
 
+/* ---- what a switch costs: pipe, walk ---- */
+
+static void hand_over(int from, int to, uint64_t trips, int first)
+{
+	uint32_t word = 0;
+
+	for (uint64_t i = 0; i < trips; i++) {
+		if (first && write(to, &word, sizeof(word)) != sizeof(word))
+			die("pipe");
+		if (read(from, &word, sizeof(word)) != sizeof(word))
+			die("pipe");
+		if (!first && write(to, &word, sizeof(word)) != sizeof(word))
+			die("pipe");
+	}
+}
+
+static int pipe_load(uint64_t trips)
+{
+	int there[2], back[2], status;
+	int64_t begin;
+	pid_t pid;
+
+	if (pipe(there) || pipe(back))
+		die("pipe");
+	pid = fork();
+	if (pid < 0)
+		die("fork");
+	if (pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		take_name();
+		hand_over(there[0], back[1], trips, 0);
+		_exit(0);
+	}
+	begin = now();
+	hand_over(back[0], there[1], trips, 1);
+	printf("{\"load\":\"pipe\",\"trips\":%llu,\"elapsed_ns\":%lld}\n", (unsigned long long)trips,
+	       (long long)(now() - begin));
+	return waitpid(pid, &status, 0) != pid || status;
+}
+
+static size_t walk_bytes;
+
+static void walk_body(struct tally *tally, int self, int64_t duration)
+{
+	enum { LINE = 64, LINES_A_UNIT = 1000, STEP = 40487 }; /* a prime: every line once before the first again */
+	int64_t end = tally->begin_ns + duration;
+	size_t lines = walk_bytes / LINE, at = 0;
+	volatile uint8_t *memory = malloc(walk_bytes);
+
+	if (!memory)
+		die("malloc");
+	while (now() < end) {
+		for (int i = 0; i < LINES_A_UNIT; i++) {
+			memory[at * LINE]++;
+			at = (at + STEP) % lines;
+		}
+		tally->of[self].units++;
+	}
+}
+
+static int walk(int n, size_t kib, int64_t duration)
+{
+	static pid_t pids[MAX_TASKS];
+	struct tally *tally;
+	long long units = 0, left = 0, thrown_out = 0;
+
+	walk_bytes = kib * 1024;
+	tally = start_together(n, walk_body, duration, pids);
+	wait_for_all();
+	for (int i = 0; i < n; i++) {
+		units += tally->of[i].units;
+		left += tally->of[i].left;
+		thrown_out += tally->of[i].thrown_out;
+	}
+	printf("{\"load\":\"walk\",\"units\":%lld,\"left\":%lld,\"thrown_out\":%lld}\n", units, left, thrown_out);
+	return 0;
+}
+
 static int policy_named(const char *name)
 {
 	if (!strcmp(name, "other"))
@@ -770,6 +858,10 @@ int main(int argc, char **argv)
 		return rthog(number(argv[0], 0, CPU_SETSIZE - 1), number(argv[1], 0.01, 86400) * NS_PER_S);
 	if (!strcmp(load, "kworker") && left == 1)
 		return kworker(number(argv[0], 0.01, 86400) * NS_PER_S);
+	if (!strcmp(load, "pipe") && left == 1)
+		return pipe_load(number(argv[0], 1, 1e9));
+	if (!strcmp(load, "walk") && left == 3)
+		return walk(number(argv[0], 1, MAX_TASKS), number(argv[1], 1, 1 << 20), number(argv[2], 0.01, 86400) * NS_PER_S);
 	if (!strcmp(load, "affinity") && left == 2)
 		return affinity(number(argv[0], 1, MAX_TASKS), number(argv[1], 0.01, 86400) * NS_PER_S);
 	usage();

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The families as the benches run them: each template of the catalogue, filled for one class of tasks, `job*`.
+
+Which there are is the catalogue's to say. A template that is not named here is filled with its defaults, and its home,
+the load that it is for, follows from the first objective that it suits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import statistics
+import time
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from controller.api import ClassMatch, Metric, PlannerRecord, Proposal, SchedulerTemplate, TaskClass, WorkloadSelector
+from controller.api.base import parse_percent
+from controller.api.template import ParameterValue
+from controller.kernel import clang
+from controller.paths import data_dir
+from controller.render import builtin_templates, render, template_digest
+
+COMM = "job*"
+"""What the tasks of the class are called."""
+
+_HOME = {
+    Metric.WAKEUP_LATENCY: "mixed",
+    Metric.MAKESPAN: "longtail",
+    Metric.CPU_SHARE: "attack",
+    Metric.THROUGHPUT: "messaging",
+    Metric.EXTERNAL: "messaging",
+}
+_HOMES = {
+    "weighted-fair": "attack",
+    "throughput": "cache",
+    "locality": "kernelbuild-like",
+    "pipeline": "pipeline",
+    "background": "hogs",
+}
+_AIMS = {"background": "others.wakeupLatency.p99"}
+_WEIGHTS = {"weighted-fair": 300}  # with the weight of everybody else there would be nothing to see
+_OF_CLASS: dict[str, dict[str, ParameterValue]] = {"core-pack": {"spread": True}, "partition": {"reserve": "50%"}}
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """An object, and what it costs to make: lines of C, seconds of clang, bytes."""
+
+    object: bytes
+    cost: dict[str, Any] = field(default_factory=dict)
+
+
+@cache
+def templates() -> dict[str, SchedulerTemplate]:
+    """The catalogue, by name."""
+    return {template.name: template for template in builtin_templates()}
+
+
+def names() -> list[str]:
+    """Every family."""
+    return list(templates())
+
+
+def home(name: str) -> str:
+    """The load that a family is for."""
+    return _HOMES.get(name) or _HOME[templates()[name].spec.suits[0]]
+
+
+def promised_share(name: str) -> float | None:
+    """The part of all CPUs that the class so filled gets at least, whatever others do; None where none is promised."""
+    reserved = _OF_CLASS.get(name, {}).get("reserve")
+    if isinstance(reserved, str):
+        return parse_percent(reserved)
+    weight = _WEIGHTS.get(name)
+    return None if weight is None else weight / (weight + 100)
+
+
+def told(name: str) -> str:
+    """How the class is filled where it is not with defaults; "" for those."""
+    how = [f"weight {_WEIGHTS[name]}"] if name in _WEIGHTS else []
+    how += [f"{parameter}: {str(value).lower()}" for parameter, value in _OF_CLASS.get(name, {}).items()]
+    return ", ".join(how)
+
+
+def aim(name: str) -> str:
+    """The metric that a family is for on its home, where it is not the load's first: what others gain, say."""
+    return _AIMS.get(name, "")
+
+
+def proposal(name: str) -> Proposal:
+    """A family, filled for the class `job*`."""
+    template, weight = templates()[name], _WEIGHTS.get(name, 100)
+    task_class = TaskClass(
+        handle="c1", intent="bench/job", metric=template.spec.suits[0], weight=weight, match=ClassMatch(comm=(COMM,)),
+        selector=WorkloadSelector(comm=(COMM,)), parameters=_OF_CLASS.get(name, {}),
+    )  # fmt: skip
+    return Proposal(
+        template=name, template_digest=template_digest(template), classes=(task_class,),
+        planner=PlannerRecord(name="rules", version="bench"),
+    )  # fmt: skip
+
+
+@cache
+def text(name: str) -> str:
+    """The C of a family so filled."""
+    return render(proposal(name), templates()[name]).text
+
+
+def digest(source: str) -> str:
+    """Of C and of the headers that it includes: figures of another digest are of another scheduler."""
+    found = hashlib.sha256(source.encode())
+    include = data_dir("bpf") / "include"
+    for path in sorted(include.rglob("*.h")):
+        found.update(path.read_bytes())
+    return found.hexdigest()[:16]
+
+
+@cache
+def built(name: str) -> Built:
+    """The object of a family; clang runs three times, and the median counts."""
+    took = []
+    for _ in range(3):
+        begun = time.monotonic()
+        made = clang.compile_bpf(text(name), data_dir("bpf") / "include")
+        took.append(time.monotonic() - begun)
+    cost = {
+        "lines": text(name).count("\n"),
+        "compile_s": round(statistics.median(took), 3),
+        "object_bytes": len(made.object),
+    }
+    return Built(made.object, cost)
