@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from controller.errors import ToolMissing
 from tests.conftest import missing
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
@@ -126,7 +128,10 @@ def test_the_two_arms_of_a_half_launch_the_same_jobs_in_the_same_order():
 
 def test_the_planner_fills_in_the_lengths_that_were_measured():
     seen = batch.profile("7.3.4-test", 2, batch.Run("own", jobs([1100] * 10, [2_000_000_000, *[300_000_000] * 9])))
-    proposal, _, classes = batch.planned("declared", seen)
+    try:
+        proposal, _, classes = batch.planned("declared", seen)
+    except ToolMissing as error:
+        missing(error.message, error.remedy)
     assert proposal.template == "batch-order"
     assert {c.intent: c.parameters.get("length") for c in proposal.classes} == {
         "batch/long": "2s", "batch/short": "300ms"
@@ -135,3 +140,33 @@ def test_the_planner_fills_in_the_lengths_that_were_measured():
     proposal, _, classes = batch.planned("unknown", seen)
     assert [c.parameters for c in proposal.classes] == [{}]
     assert classes == {LONG: 1, SHORT: 1}
+
+
+def test_the_runner_starts_programs_under_random_names_and_tells_how_they_end(tmp_path: Path):
+    """Here, where a folder stands in for the cgroup."""
+    script = f"""
+import json, pathlib, sys
+sys.path.insert(0, {str(Path(batchjobs.__file__).parent)!r})
+import batchrunner
+batchrunner.CGROUP, batchrunner.FOLDER = pathlib.Path("cgroup"), pathlib.Path.cwd() / "jobs"
+for group in ("long", "short"):
+    (batchrunner.CGROUP / group).mkdir(parents=True)
+jobs = [
+    {{"group": "short", "argv": ["dd", "if=/proc/self/comm", f"of={{pathlib.Path.cwd()}}/comm{{i}}"], "before": ""}}
+    for i in range(2)
+]
+jobs.append({{"group": "long", "argv": ["sh", "-c", "exit 3"], "before": "touch before"}})
+print(json.dumps([batchrunner.run(jobs, seed) for seed in (1, 2)]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60
+    )
+    runs = json.loads(done.stdout)
+    assert [[job["code"] for job in run] for run in runs] == [[0, 0, 3]] * 2
+    assert [[job["group"] for job in run] for run in runs] == [["short", "short", "long"]] * 2
+    assert all(job["end_ns"] > 0 and job["cpu_ns"] > 0 for run in runs for job in run)
+    names = {(tmp_path / f"comm{i}").read_text() for i in range(2)}
+    assert len(names) == 2
+    assert all(len(name.strip()) == 10 for name in names)
+    assert (tmp_path / "before").exists()
+    assert (tmp_path / "cgroup" / "long" / "cgroup.procs").read_text() == "0"
