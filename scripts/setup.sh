@@ -22,7 +22,7 @@ python=/usr/bin/python3   # the system's own, not a version manager's: bcc is bu
 release=$(. /etc/os-release && echo "${VERSION_CODENAME:-unknown}")
 
 packages=(clang-19 libc6-dev make python3-venv python3-bpfcc linux-headers-amd64 busybox-static rt-tests stress-ng rt-app
-          bubblewrap git kmod debian-archive-keyring)
+          bubblewrap git kmod flac debian-archive-keyring)
 # Newer than bookworm's own: libbpf 1.1 skips the .struct_ops.link section, QEMU 7.2's emulator breaks guests.
 newer=(libbpf1 bpftool qemu-system-x86)
 declare -A at_least=([libbpf1]=1:1.2 [qemu-system-x86]=1:10)
