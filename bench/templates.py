@@ -68,6 +68,7 @@ FAMILIES = {
     "locality": Family(Metric.THROUGHPUT, "kernelbuild-like"),
     "pipeline": Family(Metric.THROUGHPUT, "pipeline"),
     "background": Family(Metric.THROUGHPUT, "mixed", {"idle": True}),
+    "partition": Family(Metric.CPU_SHARE, "mixed", {"reserve": "50%"}),
     "core-pack": Family(Metric.EXTERNAL, "messaging", {"spread": True}),
 }
 

@@ -17,6 +17,7 @@
  *     schedctl_task.bpf.h     what is kept for each task; which class it is in; accounting; counters; exit record
  *     schedctl_dsq.bpf.h      who is first in a DSQ that is ordered by time, and since when
  *     schedctl_fair.bpf.h     fair queues: shares by weight between queues, by nice value inside one, ageing
+ *     schedctl_part.bpf.h     reservations: CPUs of a class's own, and time on the others; included by itself
  *
  * Maps that user space may read and write by name:
  *

@@ -195,7 +195,7 @@ struct schedctl_match {
 	u32 class;
 };
 
-static __always_inline bool class_in(const u64 *words, u64 class)
+static __in_line bool class_in(const u64 *words, u64 class)
 {
 	return words[class / 64] >> (class % 64) & 1;
 }
@@ -389,7 +389,7 @@ static __noinline bool classify(struct task_struct *p, struct schedctl_task *t)
 /* --- Accounting ------------------------------------------------------------------------------------------------------- */
 
 /* ops.runnable: the task begins to wait. */
-static __always_inline void account_runnable(struct schedctl_task *t, u64 now)
+static __in_line void account_runnable(struct schedctl_task *t, u64 now)
 {
 	t->runnable_at = now;
 }
@@ -401,7 +401,7 @@ static __always_inline u64 task_wait(const struct schedctl_task *t)
 }
 
 /* This CPU has decided what runs. */
-static __always_inline void heartbeat(u64 now)
+static __in_line void heartbeat(u64 now)
 {
 	u32 zero = 0;
 	struct schedctl_heartbeat *beat = bpf_map_lookup_elem(&schedctl_heartbeat, &zero);
@@ -413,7 +413,7 @@ static __always_inline void heartbeat(u64 now)
 }
 
 /* ops.running: the task has a CPU. */
-static __always_inline void account_running(struct schedctl_task *t, u64 now)
+static __in_line void account_running(struct schedctl_task *t, u64 now)
 {
 	struct schedctl_stats *stats = class_stats(t->class);
 
@@ -435,7 +435,7 @@ static __always_inline void account_running(struct schedctl_task *t, u64 now)
  * The time that the task has had its CPU since it was last settled, in nanoseconds, by the clock: what is left of the
  * slice does not say, for the kernel refills it. In ops.dispatch for a task that may go on, and through account_stopping.
  */
-static __always_inline u64 account_settle(struct schedctl_task *t, u64 now)
+static __noinline u64 account_settle(struct schedctl_task *t, u64 now)
 {
 	struct schedctl_stats *stats = class_stats(t->class);
 	u64 delta = t->started_at ? minus(now, t->started_at) : 0;
@@ -448,7 +448,7 @@ static __always_inline u64 account_settle(struct schedctl_task *t, u64 now)
 }
 
 /* ops.stopping: settle, and end the burst of a task that goes to sleep (`runnable` is false). */
-static __always_inline u64 account_stopping(struct schedctl_task *t, u64 now, bool runnable)
+static __in_line u64 account_stopping(struct schedctl_task *t, u64 now, bool runnable)
 {
 	u64 delta = account_settle(t, now);
 

@@ -28,7 +28,7 @@ def text_of(name: str, count: int) -> str:
 
 def test_the_templates_are_there() -> None:
     assert NAMES == [
-        "background", "batch-order", "core-pack", "latency-first", "locality", "pipeline", "throughput",
+        "background", "batch-order", "core-pack", "latency-first", "locality", "partition", "pipeline", "throughput",
         "weighted-fair",
     ]  # fmt: skip
 
