@@ -146,6 +146,7 @@ struct task_struct {
 	struct sched_ext_entity scx;
 	const struct cpumask *cpus_ptr;
 	int nr_cpus_allowed;
+	int tgid; /* of the process, outside all PID namespaces */
 	const struct cred *cred;
 	char comm[16];
 	struct css_set *cgroups;

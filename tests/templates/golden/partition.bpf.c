@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * schedctl_36937ef38e16, from template partition.
+ * schedctl_9b5db3fa6da4, from template partition.
  *
  * Classes reserve parts of the CPUs. What makes whole CPUs is theirs: there they go first, others borrow what they leave
  * idle, and give it back when the owner's task wakes. What is left of a reservation is time on the CPUs that nobody owns,
@@ -244,5 +244,5 @@ struct sched_ext_ops part_ops = {
 	.init = (void *)part_init,
 	.exit = (void *)part_exit,
 	.timeout_ms = 5000,
-	.name = "schedctl_36937ef38e16",
+	.name = "schedctl_9b5db3fa6da4",
 };
