@@ -7,16 +7,19 @@
  *     #define NR_QUEUES 3         // fair queues; several classes may share one
  *     #define NR_COMM_RULES 2     // rows of comm_rules, 0 for none
  *     #define NR_UID_RULES 0      // rows of uid_rules, 0 for none
+ *     #define NR_TGID_RULES 1     // rows of tgid_rules; may be left out for none
  *     #define MATCH_CGROUPS 0     // 1 when a class matches by cgroup
  *     #include "schedctl.bpf.h"
  *
- * and defines the tables `classes`, `queues`, and, where their number is not 0, `comm_rules` and `uid_rules`.
+ * and defines the tables `classes`, `queues`, and, where their number is not 0, `comm_rules`, `uid_rules` and
+ * `tgid_rules`.
  *
  *     schedctl_kernel.bpf.h   the kernel's types and kfuncs, from 6.12 on; BPF macros; small helpers
  *     schedctl_knob.bpf.h     numbers that user space changes while the scheduler runs
  *     schedctl_task.bpf.h     what is kept for each task; which class it is in; accounting; counters; exit record
  *     schedctl_dsq.bpf.h      who is first in a DSQ that is ordered by time, and since when
  *     schedctl_fair.bpf.h     fair queues: shares by weight between queues, by nice value inside one, ageing
+ *     schedctl_part.bpf.h     reservations: CPUs of a class's own, and time on the others; included by itself
  *
  * Maps that user space may read and write by name:
  *

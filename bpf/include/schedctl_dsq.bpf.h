@@ -15,6 +15,7 @@ __noinline int dsq_head_waits(u64 dsq_id, s32 cpu, u64 key)
 	int waits = 0;
 
 	bpf_iter_scx_dsq_new(&it, dsq_id, 0);
+#pragma unroll 1
 	for (u32 i = 0; i < DSQ_PEEKS; i++) {
 		struct task_struct *p = bpf_iter_scx_dsq_next(&it);
 

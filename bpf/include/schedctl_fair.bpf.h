@@ -15,6 +15,9 @@
  *            100 times the lightest at most.
  *   affinity A CPU takes the first task of a queue that may run on it, and tries the next queue when there is none.
  *
+ *   owed     Where the scheduler defines FAIR_OWES, a queue for which that is true goes before all for which it is not,
+ *            and after aged ones.
+ *
  * The scheduler defines the table `queues`, and fair_lag_ns and fair_age_ns or the knobs KNOB_LAG and KNOB_AGE.
  */
 #ifndef SCHEDCTL_FAIR_BPF_H
@@ -45,13 +48,20 @@ extern const u64 fair_lag_ns;
 extern const u64 fair_age_ns;
 #endif
 
+#ifdef FAIR_OWES
+static bool FAIR_OWES(u64 queue, u64 now);
+#else
+#define FAIR_OWES(queue, now) false
+#endif
+
 static u64 fair_vtime; /* the virtual time that the queues have come to */
 
 /* Create the DSQs; in ops.init. */
-static __always_inline s32 fair_init(void)
+static __in_line s32 fair_init(void)
 {
 	u64 now = bpf_ktime_get_ns();
 
+#pragma unroll 1
 	for (u64 i = 0; i < NR_QUEUES; i++) {
 		s32 error = scx_bpf_create_dsq(FAIR_DSQ + i, -1);
 
@@ -91,14 +101,13 @@ static __in_line u64 queue_weight(const struct schedctl_task *t)
 }
 
 /* A task that is new in its queue starts where the queue is. */
-static __always_inline void fair_join(struct schedctl_task *t)
+static __in_line void fair_join(struct schedctl_task *t)
 {
 	t->vtime = queue_of(t)->task_vtime;
 }
 
-/* The task waits in its queue by `key`: its virtual time, or what a queue that is ordered otherwise goes by. */
-static __always_inline void fair_enqueue(struct task_struct *p, struct schedctl_task *t, u64 slice, u64 key,
-					 u64 enq_flags)
+/* A task is about to wait in its queue, which may have had none for long. */
+static __in_line void fair_arrive(const struct schedctl_task *t)
 {
 	struct schedctl_queue *q = queue_of(t);
 
@@ -106,11 +115,18 @@ static __always_inline void fair_enqueue(struct task_struct *p, struct schedctl_
 		q->taken_at = bpf_ktime_get_ns();
 	if (vtime_before(q->vtime, fair_vtime - fair_lag_ns))
 		q->vtime = fair_vtime - fair_lag_ns;
+}
+
+/* The task waits in its queue by `key`: its virtual time, or what a queue that is ordered otherwise goes by. */
+static __always_inline void fair_enqueue(struct task_struct *p, struct schedctl_task *t, u64 slice, u64 key,
+					 u64 enq_flags)
+{
+	fair_arrive(t);
 	scx_bpf_dsq_insert_vtime(p, queue_dsq(t), slice, key, enq_flags);
 }
 
 /* The task's virtual time, brought up to the lag behind its queue: its key, unless the queue is ordered otherwise. */
-static __always_inline u64 fair_key(struct schedctl_task *t)
+static __in_line u64 fair_key(struct schedctl_task *t)
 {
 	u64 earliest = queue_of(t)->task_vtime - fair_lag_ns;
 
@@ -120,7 +136,7 @@ static __always_inline u64 fair_key(struct schedctl_task *t)
 }
 
 /* ops.running: the queue has come to where its running task is. */
-static __always_inline void fair_running(const struct schedctl_task *t)
+static __in_line void fair_running(const struct schedctl_task *t)
 {
 	struct schedctl_queue *q = queue_of(t);
 
@@ -128,15 +144,27 @@ static __always_inline void fair_running(const struct schedctl_task *t)
 		q->task_vtime = t->vtime;
 }
 
-/* ops.dispatch and ops.stopping: charge the task and its queue for `delta` nanoseconds. */
-static __always_inline void fair_charge(const struct task_struct *p, struct schedctl_task *t, u64 delta)
+/* Charge the task, inside its queue. */
+static __always_inline void fair_charge_task(const struct task_struct *p, struct schedctl_task *t, u64 delta)
+{
+	t->vtime += delta * 100 / clamp(p->scx.weight, NICE_WEIGHT_MIN, NICE_WEIGHT_MAX);
+}
+
+/* Charge the task's queue. */
+static __in_line void fair_charge_queue(struct schedctl_task *t, u64 delta)
 {
 	struct schedctl_queue *q = queue_of(t);
 
-	t->vtime += delta * 100 / clamp(p->scx.weight, NICE_WEIGHT_MIN, NICE_WEIGHT_MAX);
 	if (t->direct && vtime_before(fair_vtime + fair_lag_ns, q->vtime))
 		return;
 	__sync_fetch_and_add(&q->vtime, delta * 100 / queue_weight(t));
+}
+
+/* ops.dispatch and ops.stopping: charge the task and its queue for `delta` nanoseconds. */
+static __always_inline void fair_charge(const struct task_struct *p, struct schedctl_task *t, u64 delta)
+{
+	fair_charge_task(p, t, delta);
+	fair_charge_queue(t, delta);
 }
 
 struct fair_choice {
@@ -146,25 +174,30 @@ struct fair_choice {
 	u64 vtime;
 	bool found;
 	bool aged;
+	bool owed;
 };
 
-/* Keep in `c` the queue with the greatest need: an aged one, then the one with the least virtual time. */
+/* Keep in `c` the queue with the greatest need: an aged one, one that is owed, then the one with the least virtual time. */
 static long fair_compare(u64 i, struct fair_choice *c)
 {
 	u64 queue = bounded(i, NR_QUEUES);
 	u64 vtime = queues[queue].vtime;
 	bool aged = minus(c->now, queues[queue].taken_at) > fair_age_ns;
+	bool owed = FAIR_OWES(queue, c->now);
 
 	for (u32 k = 0; k < FAIR_TRIES; k++)
 		if ((c->tried >> 16 * k & 0xffff) == queue + 1)
 			return 0;
 	if (!scx_bpf_dsq_nr_queued(FAIR_DSQ + queue))
 		return 0;
-	if (c->found && (aged < c->aged || (aged == c->aged && !vtime_before(vtime, c->vtime))))
+	if (c->found && aged < c->aged)
+		return 0;
+	if (c->found && aged == c->aged && (owed < c->owed || (owed == c->owed && !vtime_before(vtime, c->vtime))))
 		return 0;
 	c->found = true;
 	c->queue = queue;
 	c->aged = aged;
+	c->owed = owed;
 	c->vtime = vtime;
 	return 0;
 }
@@ -184,22 +217,26 @@ __noinline int fair_pick(u64 now, u64 tried)
 	return c.aged ? c.queue + FAIR_AGED : c.queue;
 }
 
-/* Take the first task of the queue that may run here. */
-static __always_inline bool fair_take(u64 queue, u64 now)
+/* Take the first task of the queue that may run here. What a queue is owed does not move the virtual time of all. */
+static __noinline bool fair_take(u64 queue, u64 now)
 {
 	if (!scx_bpf_dsq_move_to_local(FAIR_DSQ + queue))
 		return false;
 	queues[queue].taken_at = now;
-	if (vtime_before(fair_vtime, queues[queue].vtime))
+	if (!FAIR_OWES(queue, now) && vtime_before(fair_vtime, queues[queue].vtime))
 		fair_vtime = queues[queue].vtime;
 	return true;
 }
 
 /* Does the task `t`, which has the CPU and would wait by `key`, need it more than the queue that was picked? */
-static __always_inline bool fair_keeps(const struct schedctl_task *t, u64 key, s32 cpu, u64 queue, bool aged)
+static __in_line bool fair_keeps(const struct schedctl_task *t, u64 key, s32 cpu, u64 queue, bool aged)
 {
+	u64 now = bpf_ktime_get_ns();
+
 	if (class_of(t)->queue == queue)
 		return !dsq_head_waits(FAIR_DSQ + queue, cpu, key);
+	if (FAIR_OWES(class_of(t)->queue, now) != FAIR_OWES(queue, now))
+		return !aged && FAIR_OWES(class_of(t)->queue, now);
 	return !aged && vtime_before(queue_of(t)->vtime, queues[queue].vtime);
 }
 

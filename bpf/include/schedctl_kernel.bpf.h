@@ -36,11 +36,12 @@ typedef _Bool bool;
 #define __noinline __attribute__((noinline))
 #define __always_inline inline __attribute__((always_inline))
 /*
- * For what is a line to its caller: its instructions count as the caller's, which keeps a tenth of the object away. Never
+ * For what is a line to its caller: its instructions count as the caller's, which keeps a fifth of the object away. Never
  * where a field of a kernel's struct is read or written: without debug information there is no CO-RE relocation either,
  * and the offset would be that of the structs in this file.
  */
 #define __in_line inline __attribute__((always_inline, nodebug))
+#define __arg_trusted __attribute__((btf_decl_tag("arg:trusted"))) /* 6.8: a kernel's struct for a global function */
 #define ARRAY_SIZE(array) (sizeof(array) / sizeof((array)[0]))
 
 /* Fields of a BTF-defined map: libbpf reads the numbers from the types. */
@@ -145,6 +146,7 @@ struct task_struct {
 	struct sched_ext_entity scx;
 	const struct cpumask *cpus_ptr;
 	int nr_cpus_allowed;
+	int tgid; /* of the process, outside all PID namespaces */
 	const struct cred *cred;
 	char comm[16];
 	struct css_set *cgroups;
@@ -216,6 +218,8 @@ s32 scx_bpf_pick_idle_cpu(const struct cpumask *allowed, u64 flags) __ksym;
 const struct cpumask *scx_bpf_get_idle_cpumask(void) __ksym;
 const struct cpumask *scx_bpf_get_idle_smtmask(void) __ksym; /* the CPUs of cores that are idle as a whole */
 void scx_bpf_put_idle_cpumask(const struct cpumask *mask) __ksym;
+const struct cpumask *scx_bpf_get_online_cpumask(void) __ksym;
+void scx_bpf_put_cpumask(const struct cpumask *mask) __ksym;
 bool scx_bpf_test_and_clear_cpu_idle(s32 cpu) __ksym;
 void scx_bpf_kick_cpu(s32 cpu, u64 flags) __ksym;
 u32 scx_bpf_nr_cpu_ids(void) __ksym;

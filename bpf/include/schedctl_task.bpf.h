@@ -2,9 +2,9 @@
 /*
  * Tasks: which class each is in, what it used, and why the scheduler ended.
  *
- * No callback tells of an exec, and a task may change its name, its user or its cgroup at any time. So each task keeps
- * what it was matched by, and `classify` compares that whenever the task becomes runnable and whenever it leaves a CPU:
- * three loads in the common case, a match only after a change.
+ * No callback tells of an exec, and a task may change its name, its user or its cgroup at any time; its process it never
+ * does. So each task keeps what it was matched by, and `classify` compares that whenever the task becomes runnable and
+ * whenever it leaves a CPU: three loads in the common case, a match only after a change.
  */
 #ifndef SCHEDCTL_TASK_BPF_H
 #define SCHEDCTL_TASK_BPF_H
@@ -21,6 +21,7 @@
 #define MATCH_COMM 1
 #define MATCH_UID 2
 #define MATCH_CGROUP 4
+#define MATCH_TGID 8
 
 /* --- Tables, defined by the scheduler ------------------------------------------------------------------------------ */
 
@@ -41,7 +42,16 @@ struct schedctl_uid_rule {
 	u32 uid;
 };
 
-#define MATCHES (NR_COMM_RULES || NR_UID_RULES || MATCH_CGROUPS) /* is any task of a class other than others? */
+/* All threads of a process, also after an exec; a process that it forks is another, and matched by its own number. */
+struct schedctl_tgid_rule {
+	u32 class;
+	u32 tgid;
+};
+
+#ifndef NR_TGID_RULES
+#define NR_TGID_RULES 0
+#endif
+#define MATCHES (NR_COMM_RULES || NR_UID_RULES || NR_TGID_RULES || MATCH_CGROUPS) /* is any task of a class other than others? */
 
 extern const struct schedctl_class classes[NR_CLASSES];
 #if NR_COMM_RULES
@@ -49,6 +59,9 @@ extern const struct schedctl_comm_rule comm_rules[NR_COMM_RULES];
 #endif
 #if NR_UID_RULES
 extern const struct schedctl_uid_rule uid_rules[NR_UID_RULES];
+#endif
+#if NR_TGID_RULES
+extern const struct schedctl_tgid_rule tgid_rules[NR_TGID_RULES];
 #endif
 
 /* --- Maps ------------------------------------------------------------------------------------------------------------- */
@@ -191,11 +204,15 @@ struct schedctl_match {
 	u64 by_comm[CLASS_WORDS]; /* classes with a glob that fits */
 	u64 by_uid[CLASS_WORDS];
 	u64 by_cgroup[CLASS_WORDS];
+#if NR_TGID_RULES
+	u64 by_tgid[CLASS_WORDS];
+	u32 tgid;
+#endif
 	u32 uid;
 	u32 class;
 };
 
-static __always_inline bool class_in(const u64 *words, u64 class)
+static __in_line bool class_in(const u64 *words, u64 class)
 {
 	return words[class / 64] >> (class % 64) & 1;
 }
@@ -279,6 +296,20 @@ static long match_uid(u64 i, struct schedctl_match *m)
 
 #endif
 
+#if NR_TGID_RULES
+
+static long match_tgid(u64 i, struct schedctl_match *m)
+{
+	u64 rule = bounded(i, NR_TGID_RULES);
+	u64 class = bounded(tgid_rules[rule].class, NR_CLASSES);
+
+	if (tgid_rules[rule].tgid == m->tgid)
+		m->by_tgid[class / 64] |= 1ULL << (class % 64);
+	return 0;
+}
+
+#endif
+
 #if MATCH_CGROUPS
 
 /* Collect the classes of the task's cgroup and of the cgroups around it. */
@@ -315,6 +346,10 @@ static long first_match(u64 i, struct schedctl_match *m)
 		fits &= class_in(m->by_uid, class);
 	if (classes[class].needs & MATCH_CGROUP)
 		fits &= class_in(m->by_cgroup, class);
+#if NR_TGID_RULES
+	if (classes[class].needs & MATCH_TGID)
+		fits &= class_in(m->by_tgid, class);
+#endif
 	if (!fits)
 		return 0;
 	m->class = class;
@@ -344,6 +379,10 @@ static __always_inline u32 match_class(struct task_struct *p, struct schedctl_ma
 #endif
 #if NR_UID_RULES
 	bpf_loop(NR_UID_RULES, match_uid, m, 0);
+#endif
+#if NR_TGID_RULES
+	m->tgid = p->tgid;
+	bpf_loop(NR_TGID_RULES, match_tgid, m, 0);
 #endif
 #if MATCH_CGROUPS
 	match_cgroup(p, m);
@@ -389,7 +428,7 @@ static __noinline bool classify(struct task_struct *p, struct schedctl_task *t)
 /* --- Accounting ------------------------------------------------------------------------------------------------------- */
 
 /* ops.runnable: the task begins to wait. */
-static __always_inline void account_runnable(struct schedctl_task *t, u64 now)
+static __in_line void account_runnable(struct schedctl_task *t, u64 now)
 {
 	t->runnable_at = now;
 }
@@ -401,7 +440,7 @@ static __always_inline u64 task_wait(const struct schedctl_task *t)
 }
 
 /* This CPU has decided what runs. */
-static __always_inline void heartbeat(u64 now)
+static __in_line void heartbeat(u64 now)
 {
 	u32 zero = 0;
 	struct schedctl_heartbeat *beat = bpf_map_lookup_elem(&schedctl_heartbeat, &zero);
@@ -413,7 +452,7 @@ static __always_inline void heartbeat(u64 now)
 }
 
 /* ops.running: the task has a CPU. */
-static __always_inline void account_running(struct schedctl_task *t, u64 now)
+static __in_line void account_running(struct schedctl_task *t, u64 now)
 {
 	struct schedctl_stats *stats = class_stats(t->class);
 
@@ -435,7 +474,7 @@ static __always_inline void account_running(struct schedctl_task *t, u64 now)
  * The time that the task has had its CPU since it was last settled, in nanoseconds, by the clock: what is left of the
  * slice does not say, for the kernel refills it. In ops.dispatch for a task that may go on, and through account_stopping.
  */
-static __always_inline u64 account_settle(struct schedctl_task *t, u64 now)
+static __noinline u64 account_settle(struct schedctl_task *t, u64 now)
 {
 	struct schedctl_stats *stats = class_stats(t->class);
 	u64 delta = t->started_at ? minus(now, t->started_at) : 0;
@@ -448,7 +487,7 @@ static __always_inline u64 account_settle(struct schedctl_task *t, u64 now)
 }
 
 /* ops.stopping: settle, and end the burst of a task that goes to sleep (`runnable` is false). */
-static __always_inline u64 account_stopping(struct schedctl_task *t, u64 now, bool runnable)
+static __in_line u64 account_stopping(struct schedctl_task *t, u64 now, bool runnable)
 {
 	u64 delta = account_settle(t, now);
 

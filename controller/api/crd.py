@@ -75,8 +75,8 @@ _CEL: dict[str, tuple[tuple[str, str], ...]] = {
     "TemplateSource": (("has(self.path) != has(self.inline)", "exactly one of path, inline is required"),),
     "ClassMatch": (
         (
-            f"{_filled('comm')} || {_filled('uid')} || (has(self.cgroup) && self.cgroup)",
-            "a class must match by comm, uid or cgroup",
+            f"{_filled('comm')} || {_filled('uid')} || (has(self.cgroup) && self.cgroup) || {_filled('tgid')}",
+            "a class must match by comm, uid, cgroup or tgid",
         ),
     ),
     "Histogram": (

@@ -17,16 +17,21 @@ class ClassMatch(ApiModel):
 
     `cgroup` says that membership of the cgroups which the node resolves from the selector's cgroup, unit and pod
     fields (into the BPF map `schedctl_cgroups`) is needed too; the paths themselves stay in user space.
+
+    `tgid` has processes, by their numbers outside all PID namespaces: all threads of each, also after an exec, and none
+    of the processes that it forks. A number means its process only while that lives, so it is for a planner that knows
+    what runs, on the node where it runs, and not for manifests.
     """
 
     comm: tuple[CommGlob, ...] = ()
     uid: tuple[Annotated[int, Field(ge=0, le=0xFFFFFFFE)], ...] = ()
     cgroup: bool = False
+    tgid: tuple[Annotated[int, Field(ge=1, le=4_194_304)], ...] = ()
 
     @model_validator(mode="after")
     def _not_empty(self) -> ClassMatch:
-        if not (self.comm or self.uid or self.cgroup):
-            raise ValueError("a class must match by comm, uid or cgroup")
+        if not (self.comm or self.uid or self.cgroup or self.tgid):
+            raise ValueError("a class must match by comm, uid, cgroup or tgid")
         return self
 
 

@@ -9,6 +9,7 @@ A template is Jinja text (controller/render/engine.py says what it may use) with
                     .needs (C flags MATCH_*), .parameters
     comm_rules      rows .index (of the class), .value (a glob): every process name pattern, in order of class
     uid_rules       rows .index, .value: every user id
+    tgid_rules      the same of every process number
     knob_rows       C for before the header: rows and ranges of the live knobs (knobs.py), "" when there are none
     knob_table      C for after it: the map of the knobs, with the values to start with
     match_cgroups   whether any class is matched by cgroup
@@ -77,7 +78,8 @@ def render(proposal: Proposal, template: SchedulerTemplate) -> RenderedSource:
     ops_name = _ops_name(proposal, template)
     comm_rules = [{"index": i, "value": glob} for i, c in _numbered(proposal) for glob in c.match.comm]
     uid_rules = [{"index": i, "value": uid} for i, c in _numbered(proposal) for uid in c.match.uid]
-    if len(comm_rules) > MAX_RULES or len(uid_rules) > MAX_RULES:
+    tgid_rules = [{"index": i, "value": tgid} for i, c in _numbered(proposal) for tgid in c.match.tgid]
+    if max(len(comm_rules), len(uid_rules), len(tgid_rules)) > MAX_RULES:
         raise TemplateError(
             f"{where}: the classes have more than {MAX_RULES} patterns", remedy="match by cgroup, or merge intents"
         )
@@ -87,6 +89,7 @@ def render(proposal: Proposal, template: SchedulerTemplate) -> RenderedSource:
         "classes": [_class_view(i, c, template) for i, c in _numbered(proposal)],
         "comm_rules": comm_rules,
         "uid_rules": uid_rules,
+        "tgid_rules": tgid_rules,
         "knob_rows": definitions(proposal, template),
         "knob_table": table(proposal, template),
         "match_cgroups": any(c.match.cgroup for c in proposal.classes),
@@ -110,7 +113,12 @@ def _numbered(proposal: Proposal) -> list[tuple[int, TaskClass]]:
 
 
 def _needs(match: ClassMatch) -> str:
-    flags = (("MATCH_COMM", match.comm), ("MATCH_UID", match.uid), ("MATCH_CGROUP", match.cgroup))
+    flags = (
+        ("MATCH_COMM", match.comm),
+        ("MATCH_UID", match.uid),
+        ("MATCH_CGROUP", match.cgroup),
+        ("MATCH_TGID", match.tgid),
+    )
     return " | ".join(name for name, wanted in flags if wanted)
 
 

@@ -19,7 +19,7 @@ _METRICS = ("wakeupLatency", "cpuShare", "makespan", "throughput", "external")
 
 
 def task_class(number: int, metric: str = "cpuShare", *, weight: int = 100, **how: Any) -> TaskClass:
-    """Class `number`; `how` holds comm, uid, cgroup for its match, and `parameters`."""
+    """Class `number`; `how` holds comm, uid, cgroup, tgid for its match, and `parameters`."""
     parameters = how.pop("parameters", {})
     match = ClassMatch.model_validate(how)
     selector = WorkloadSelector(comm=match.comm or ("any",))

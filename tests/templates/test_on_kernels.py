@@ -124,6 +124,34 @@ def test_tasks_land_in_their_class(guest: Guest) -> None:
     assert ran[3] == ran[5] == 0
 
 
+def test_a_class_of_processes_has_their_threads_and_not_their_forks(guest: Guest) -> None:
+    """One that executes a program after it was matched, which computes in threads; one that does so in children."""
+    wait = "echo $$ > /$0; until [ -e /tgid-go ]; do sleep 0.3; done; exec"
+    guest.run(["rm", "-f", "/tgid-go"], timeout_s=10)
+    numbers = [
+        guest.spawn(["sh", "-c", f"{wait} schedload crowd 3 60000", "tgid-threads"]),
+        guest.spawn(["sh", "-c", f"{wait} schedload spin 2 0.8", "tgid-forks"]),
+    ]
+    read = "until [ -s /tgid-threads ] && [ -s /tgid-forks ]; do sleep 0.1; done; cat /tgid-threads /tgid-forks"
+    threads, forks = (int(line) for line in guest.run(["sh", "-c", read], timeout_s=20).stdout.split())
+    classes = (
+        cases.task_class(1, tgid=(threads, 4_194_304)),
+        cases.task_class(2, tgid=(forks,)),
+        cases.task_class(3, tgid=(threads, forks), comm=("nobody",)),
+    )
+    with running(guest, "weighted-fair", *classes):
+        guest.write_file("/tgid-go", "")
+        loads = [guest.wait(number, 60) for number in numbers]
+        assert [end.rc for end in loads] == [0, 0]
+        ran = [stats(guest, number)["runtime_ns"] for number in range(4)]
+    children = sum(json.loads(loads[1].stdout)["cpu_ns"])
+    print(f"{guest.facts.release}: ms by class: {[n // 10**6 for n in ran]}, of which forked: {children // 10**6}")
+    assert ran[0] > 0.7 * children
+    assert ran[1] > 3 * (ran[0] - children) + 3 * ran[2]
+    assert 0 < ran[2] < 0.5 * children
+    assert ran[3] == 0
+
+
 def test_a_class_is_found_again_when_the_table_of_cgroups_changes(guest: Guest) -> None:
     """Also for a task that never sleeps."""
     with running(guest, "weighted-fair", cases.task_class(1, cgroup=True)):
@@ -178,6 +206,24 @@ def test_others_keep_their_part_from_latency_hogs(guest: Guest) -> None:
     share = sum(other["cpu_ns"]) / (sum(hog["cpu_ns"]) + sum(other["cpu_ns"]))
     print(f"{guest.facts.release}: others beside latency hogs with latency_share 70%: {share:.0%} of the CPUs")
     assert 0.18 < share < 0.55
+
+
+def test_a_reserved_cpu_is_kept_lent_and_given_back(guest: Guest) -> None:
+    """At 1/10,000 of the others' weight the owner has only its reservation; two of the others are bound to its CPU."""
+    owner = cases.task_class(1, weight=1, comm=("owner",), parameters={"reserve": "50%"})
+    with running(guest, "partition", owner, parameters={"others_weight": 10000}):
+        borrowers = together(guest, load("other", "spin", "4", "0.6"))[0]
+        mine, _theirs, bound = together(
+            guest, load("owner", "spin", "2", "2"), load("other", "spin", "8", "2.5"),
+            ["taskset", "2", *load("other", "spin", "2", "2.5")],
+        )  # fmt: skip
+        together(guest, load("owner", "wakers", "1", "20000", "0.6"), load("other", "spin", "4", "0.8"))
+        assert stats(guest, 1)["preempts"] > 0
+    kept, lent = sum(mine["cpu_ns"]) / 2e9, sum(borrowers["cpu_ns"]) / 0.6e9
+    print(f"{guest.facts.release}: others alone have {lent:.2f} of 2 CPUs, the owner of one {kept:.2f} beside 10 tasks")
+    assert lent > 1.3
+    assert kept > 0.84
+    assert min(bound["units"]) > 0
 
 
 def test_latency_first_wakes_no_later_than_the_kernel_and_than_fair_sharing(guest: Guest) -> None:

@@ -28,7 +28,7 @@ def text_of(name: str, count: int) -> str:
 
 def test_the_templates_are_there() -> None:
     assert NAMES == [
-        "background", "batch-order", "core-pack", "latency-first", "locality", "pipeline", "throughput",
+        "background", "batch-order", "core-pack", "latency-first", "locality", "partition", "pipeline", "throughput",
         "weighted-fair",
     ]  # fmt: skip
 
@@ -53,6 +53,16 @@ def test_clang_compiles_it_without_a_warning(name: str, count: int) -> None:
         missing(error.message, error.remedy)
     assert built.diagnostics == ()
     assert len(built.object) < 256 << 10
+
+
+@by_template
+def test_a_class_of_processes_is_a_table_of_their_numbers(name: str) -> None:
+    classes = (cases.task_class(1, comm=("a",)), cases.task_class(2, tgid=(77, 4_194_304), uid=(0,)))
+    text = cases.source(name, *classes)
+    assert "tgid_rules[NR_TGID_RULES] = {\n\t{ 2, 77 },\n\t{ 2, 4194304 },\n};" in text
+    assert ".needs = MATCH_UID | MATCH_TGID" in text
+    assert list(lint.run(text)) == []
+    assert cases.built(text).diagnostics == ()
 
 
 @by_template

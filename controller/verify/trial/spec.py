@@ -133,9 +133,12 @@ def spec_for(
     budget_s: float = BUDGET_S,
 ) -> TrialSpec:
     """The trial that a proposal has to stand under a policy. InputError when no class has a metric of a trial."""
-    measurable = [one for one in proposal.classes if one.metric in _WORKLOAD_OF]
+    measurable = [one for one in proposal.classes if one.metric in _WORKLOAD_OF and not one.match.tgid]
     if not measurable:
-        raise InputError("no class of the proposal has a metric that a trial can measure")
+        raise InputError(
+            "no class of the proposal can be measured by a trial: that takes another metric than external, and none is "
+            "matched by tgid, for the guest has no process of this node"
+        )
     chosen = max(measurable, key=lambda one: one.weight)
     workload = _WORKLOAD_OF[chosen.metric]
     taken = [glob for one in proposal.classes for glob in one.match.comm]

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * schedctl_cbeaeb5e8ec5, from template background.
+ * schedctl_6238afd93c36, from template background.
  *
  * Tasks of background classes get the CPUs that nobody else wants, and give them back at once when somebody does; so
  * that none of them waits for ever, each CPU saves up a small part of its time for them. All other classes share the
@@ -293,5 +293,5 @@ struct sched_ext_ops bgnd_ops = {
 	.init = (void *)bgnd_init,
 	.exit = (void *)bgnd_exit,
 	.timeout_ms = 5000,
-	.name = "schedctl_cbeaeb5e8ec5",
+	.name = "schedctl_6238afd93c36",
 };

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * schedctl_5ca4500eaf94, from template core-pack.
+ * schedctl_22ae1800d749, from template core-pack.
  *
  * Knows of cores. Tasks of spread classes get a core of their own while there is one; all others are packed: beside a
  * busy hyper-thread first, then on the CPU of the lowest number, so that whole cores stay free or asleep. CPU time is
@@ -233,5 +233,5 @@ struct sched_ext_ops cpack_ops = {
 	.init = (void *)cpack_init,
 	.exit = (void *)cpack_exit,
 	.timeout_ms = 5000,
-	.name = "schedctl_5ca4500eaf94",
+	.name = "schedctl_22ae1800d749",
 };

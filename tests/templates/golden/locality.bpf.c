@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * schedctl_266c547183b4, from template locality.
+ * schedctl_fad7f34446ee, from template locality.
  *
  * Each CPU has a queue of its own, and a task goes back to the one it ran on, where its data is. A CPU without work takes
  * from the others, its neighbours first; one whose queue is shorter than another's takes a task from it now and then, so
@@ -324,5 +324,5 @@ struct sched_ext_ops local_ops = {
 	.init = (void *)local_init,
 	.exit = (void *)local_exit,
 	.timeout_ms = 5000,
-	.name = "schedctl_266c547183b4",
+	.name = "schedctl_fad7f34446ee",
 };

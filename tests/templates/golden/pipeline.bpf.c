@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * schedctl_156e7acf3b2e, from template pipeline.
+ * schedctl_b3ea548b7733, from template pipeline.
  *
  * Wake chains stay together: when a task of a chained class wakes another of its class and is about to sleep, the other
  * runs next on the same CPU, where what it was handed is still in the cache, unless somebody who waits needs the CPU more.
@@ -234,5 +234,5 @@ struct sched_ext_ops pipe_ops = {
 	.init = (void *)pipe_init,
 	.exit = (void *)pipe_exit,
 	.timeout_ms = 5000,
-	.name = "schedctl_156e7acf3b2e",
+	.name = "schedctl_b3ea548b7733",
 };

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * schedctl_9f9fa55f65e1, from template throughput.
+ * schedctl_9ed26fe12974, from template throughput.
  *
  * Few switches. A task runs as long as its round allows: the fewer wait beside it, the longer, so that caches stay warm
  * and nobody waits longer than a round. CPU time is shared between classes by weight, and by nice value inside one; a
@@ -195,5 +195,5 @@ struct sched_ext_ops tput_ops = {
 	.init = (void *)tput_init,
 	.exit = (void *)tput_exit,
 	.timeout_ms = 5000,
-	.name = "schedctl_9f9fa55f65e1",
+	.name = "schedctl_9ed26fe12974",
 };

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * schedctl_aa0ee9933618, from template weighted-fair.
+ * schedctl_5829d1ca3d44, from template weighted-fair.
  *
  * Each class of tasks has a queue. CPU time is shared between the classes by weight and between the tasks of one class
  * by nice value. A task that wakes takes an idle CPU when there is one and waits in its class's queue otherwise.
@@ -188,5 +188,5 @@ struct sched_ext_ops wfair_ops = {
 	.init = (void *)wfair_init,
 	.exit = (void *)wfair_exit,
 	.timeout_ms = 5000,
-	.name = "schedctl_aa0ee9933618",
+	.name = "schedctl_5829d1ca3d44",
 };

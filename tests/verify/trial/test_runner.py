@@ -258,6 +258,16 @@ def test_a_class_is_given_names_that_its_glob_matches(glob, pattern):
     assert spec.pattern_of(glob) == pattern
 
 
+def test_a_class_of_this_nodes_processes_has_no_trial():
+    _template, proposal = filled()[0]
+    match = proposal.classes[0].match.model_copy(update={"tgid": (77,)})
+    bound = tuple(one.model_copy(update={"match": match}) for one in proposal.classes)
+    with pytest.raises(InputError, match="tgid"):
+        spec_for(proposal.model_copy(update={"classes": bound}), VerificationSpec())
+    second = spec_for(proposal.model_copy(update={"classes": (bound[0], proposal.classes[1])}), VerificationSpec())
+    assert second.comm == "batch"
+
+
 @pytest.mark.parametrize(
     "wrong",
     [{"workload": "none"}, {"metric": Metric.EXTERNAL}, {"percentile": 42}, {"mde": 0.0}, {"twin": "{}"}],
