@@ -3,7 +3,10 @@
 
 select    which planner decides: `propose`
 rules     the offline planner, and the prior of the others
-claude    one call of a model through the Messages API; prompt, messages and ledger serve it
+claude    roles that a model fills: observer, planner, executor, learner; values is what passes between them
+prompt    what a model may be told; taint checks that it is told nothing else
+messages  the Messages API; bridge asks by files instead; transport is what they have in common
+ledger    what it costs
 testing   a Messages API endpoint on loopback for tests
 """
 

@@ -9,6 +9,10 @@ what remains when the model cannot be asked or says nothing usable.
     auto     claude with a key and a budget, else rules
     claude   as auto, but a missing key or an unusable setting is the user's error
     search   not in this version
+
+A transport that is given (the file bridge, a recording) is asked in place of the API, with no key and no budget.
+Autonomy is the policy's: parameters, expressions, or template. New templates are not written by this version, so under
+`template` expressions are the most, and the proposal's note says so.
 """
 
 from __future__ import annotations
@@ -19,6 +23,10 @@ from collections.abc import Sequence
 from controller.api import Proposal, SchedulerPolicy, SchedulerTemplate, SchedulingIntent, WorkloadProfile
 from controller.errors import InputError
 from controller.plan import claude, messages, rules
+from controller.plan.messages import Settings
+from controller.plan.transport import Transport
+
+NO_NEW_TEMPLATES = "the policy allows new templates, which this version does not write: planned as expressions"
 
 
 def propose(
@@ -26,8 +34,13 @@ def propose(
     intents: Sequence[SchedulingIntent],
     policy: SchedulerPolicy,
     templates: Sequence[SchedulerTemplate],
+    *,
+    earlier: Sequence[claude.Past] = (),
+    transport: Transport | None = None,
 ) -> Proposal:
     """A proposal for `intents` (those that matched) from the templates that `policy` allows.
+
+    `earlier` is what became of proposals for the same inputs, oldest first; it is given to models as typed lessons.
 
     Raises InputError where there is nothing to propose, for mode search, and for mode claude without a key. Network,
     quota, budget and nonsense never raise: `planner.note` of the rules planner's proposal tells them.
@@ -43,18 +56,23 @@ def propose(
     base = rules.propose(profile, intents, policy, allowed)
     if mode == "rules":
         return base
+    by: Settings | Transport
+    if transport is not None:
+        by = transport
+    else:
+        try:
+            by = _settings(policy)
+        except InputError as error:
+            if mode == "claude":
+                raise
+            return _noted(base, error.message)
+        if policy.spec.planner.budget.usd_per_day == 0:
+            return _noted(base, "the policy's planner.budget.usdPerDay is 0")
     try:
-        settings = _settings(policy)
-    except InputError as error:
-        if mode == "claude":
-            raise
-        return _noted(base, error.message)
-    if policy.spec.planner.budget.usd_per_day == 0:
-        return _noted(base, "the policy's planner.budget.usdPerDay is 0")
-    try:
-        return claude.propose(profile, intents, policy, allowed, base, settings)
+        made = claude.propose(profile, intents, policy, allowed, base, by, earlier=earlier)
     except claude.NoAnswer as reason:
         return _noted(base, f"claude gave no proposal: {reason.message}")
+    return _noted(made, NO_NEW_TEMPLATES) if policy.spec.planner.autonomy == "template" else made
 
 
 def _settings(policy: SchedulerPolicy) -> messages.Settings:
