@@ -132,6 +132,7 @@ def our_texts() -> frozenset[str]:
     for entry in _entries(ours, "", expressions=True):
         _collect(_catalogued(entry), found)
         _collect(_outlined(entry), found)
+        found.update(name for hole in entry.holes.values() for name in hole.names)
     return frozenset(found)
 
 

@@ -13,7 +13,8 @@ For each tier the expected gain of one answer is P × QUALITY, and it costs its 
              minutes of two CPUs
 
 The tier with the largest P × QUALITY / (tokens + ROOM) is asked; so a small model begins where its price is small, and
-each refusal moves the question up. Never chosen is a model whose price is unknown or whose dearest answer what is left
+refusals move the question up. It does not go down again: a tier below one that was refused in this plan is asked only
+where nothing else can be paid. Never chosen is a model whose price is unknown or whose dearest answer what is left
 of the budget does not cover; when that is all of them, the cheapest is returned for the ledger to refuse. GOOD, BAD and
 QUALITY are beliefs, not measurements: the ledger's counts outweigh the first two with time.
 """
@@ -67,7 +68,7 @@ ROLES: dict[RoleName, RoleSetting] = {
     "learner": RoleSetting("low", 3000, 400, 40, _CHOOSING),
 }
 ROOM_USD = 0.01
-AGAIN = 10
+AGAIN = 12
 BYTES_PER_TOKEN = 3.5
 """Of JSON and English; an assumption that only expectations rest on, never the budget (there a token is a byte)."""
 
@@ -103,7 +104,8 @@ def choose(
     covered = [t for t, usd in dearest.items() if usd is not None and usd <= left_usd]
     if not covered:
         return min(tiers, key=lambda t: dearest.get(t) or float("inf")).model
-    return max(covered, key=merit).model
+    floor = max((i for i, t in enumerate(tiers) if refused.get(t.model)), default=0)
+    return max([t for t in covered if t in tiers[floor:]] or covered, key=merit).model
 
 
 def charged(
