@@ -10,7 +10,7 @@ what remains when the model cannot be asked or says nothing usable.
     claude   as auto, but a missing key or an unusable setting is the user's error
     search   not in this version
 
-A transport that is given (the file bridge, a recording) is asked in place of the API, with no key and no budget.
+A transport that is given (the file bridge, a recording) is asked whatever the mode, with no key and no budget.
 Autonomy is the policy's: parameters, expressions, or template. New templates are not written by this version, so under
 `template` expressions are the most, and the proposal's note says so.
 """
@@ -54,7 +54,7 @@ def propose(
     allow = policy.spec.templates.allow
     allowed = [t for t in templates if any(fnmatch.fnmatchcase(t.name, glob) for glob in allow)]
     base = rules.propose(profile, intents, policy, allowed)
-    if mode == "rules":
+    if mode == "rules" and transport is None:
         return base
     by: Settings | Transport
     if transport is not None:
