@@ -6,7 +6,7 @@ PYTHON := .venv/bin/python
 BENCHES := $(sort $(wildcard bench/*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench mutation-score conformance verification-doc observation-doc profile-schema clean require-venv
+.PHONY: help setup demo test lint bench mutation-score conformance verification-doc observation-doc planner-doc profile-schema clean require-venv
 .NOTPARALLEL:
 
 help:  ## this list
@@ -45,6 +45,9 @@ profile-schema: require-venv  ## write docs/profile.schema.json anew, from the m
 
 observation-doc: require-venv  ## write docs/observation.md anew, from the code's definitions and bench/results
 	@$(PYTHON) scripts/observation_doc.py
+
+planner-doc: require-venv  ## write docs/planner.md anew, from the roles, prices and checks and bench/results
+	@$(PYTHON) scripts/planner_doc.py
 
 clean:  ## remove what was built here: .venv, caches, build output (the cache of kernels stays)
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist *.egg-info

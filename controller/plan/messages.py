@@ -8,8 +8,8 @@ redirect, and take any base URL from the environment, with the key and the promp
 redirects refused; its error texts quote the remote side, and texts from outside must not travel into Git or a log, so
 failures are told in our words; and it takes about a second to import, so that happens at the first call.
 
-The key is taken out of the environment when it is first read, so that no compiler, virtual machine or other program
-that this process starts inherits it.
+The key is taken out of the environment (`hold_key`: by the agent as it starts, else when it is first read), so that no
+compiler, virtual machine or other program that this process starts inherits it.
 """
 
 from __future__ import annotations
@@ -82,8 +82,7 @@ class Settings:
     @staticmethod
     def from_environment() -> Settings | None:
         """None without a key. InputError for a host that is not allowed or a model id that cannot be one."""
-        global _held_key
-        _held_key = os.environ.pop(KEY, "").strip() or _held_key
+        hold_key()
         if not _held_key:
             return None
         base_url = os.environ.get(BASE_URL, "").strip() or f"https://{API_HOST}"
@@ -96,6 +95,12 @@ class Settings:
         if model and _MODEL_ID.fullmatch(model) is None:
             raise InputError(f"{MODEL} is not a model id", remedy="set it to one such as claude-haiku-5-5, or unset it")
         return Settings(key=_held_key, model=model, base_url=base_url)
+
+
+def hold_key() -> None:
+    """Take the key, if there is one, out of the environment: what this process starts from now on does not get it."""
+    global _held_key
+    _held_key = os.environ.pop(KEY, "").strip() or _held_key
 
 
 def forget_key() -> None:

@@ -23,7 +23,7 @@ from tests.plan import claude_case as case
 
 POINTS = 45
 ZYGOTE = """
-import os, signal, sys, threading
+import os, signal, sys, tempfile, threading
 from pathlib import Path
 import anthropic, httpx2
 from controller.plan import claude
@@ -47,10 +47,16 @@ def plan(url, state):
     os.environ["SCHEDCTL_STATE"] = state
     threading.settrace(watch)
     sys.settrace(watch)
-    claude.propose(case.profile(), case.INTENTS, builders.policy(), case.TEMPLATES, case.base(),
-                   Settings(key=case.KEY, base_url=url))
+    ask(Settings(key=case.KEY, base_url=url))
     sys.settrace(None)
     Path(state, "lines").write_text(str(lines))
+
+def ask(transport):
+    return claude.propose(case.profile(), case.INTENTS, builders.policy(), case.TEMPLATES, case.base(), transport)
+
+with tempfile.TemporaryDirectory() as folder:  # what is loaded once is loaded before the forks
+    os.environ["SCHEDCTL_STATE"] = folder
+    ask(case.Authored([case.strategy(), case.filling()]))
 
 for order in sys.stdin:
     url, state, point = order.split()

@@ -222,3 +222,29 @@ def test_importing_the_planner_does_not_import_the_sdk() -> None:
     code = f"import sys, {select.__name__}; assert not set(sys.modules) & {{'anthropic', 'httpx2'}}"
     root = Path(importlib.import_module("controller").__file__ or "").parent.parent
     subprocess.run([sys.executable, "-c", code], check=True, cwd=root, timeout=60)
+
+
+def test_the_agent_holds_the_key_before_it_starts_anything_and_a_node_forgets_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import os
+
+    from controller.cli import agent
+    from controller.reconcile import agent as loop
+    from tests.cli.harness import run
+
+    seen: list[tuple[bool, bool]] = []
+    monkeypatch.setattr(agent, "_go_before_the_load", lambda: None)
+
+    def looked(*arguments: Any, **named: Any) -> int:
+        seen.append((messages.KEY in os.environ, messages.Settings.from_environment() is None))
+        return 0
+
+    monkeypatch.setattr(loop, "run", looked)
+    subprocess.run(["git", "init", "--quiet", str(tmp_path / "repo")], check=True)
+    for role in ("planner", "all", "node"):
+        messages.forget_key()
+        monkeypatch.setenv(messages.KEY, case.KEY)
+        assert run("agent", "run", "--role", role, repo=tmp_path / "repo").code == 0
+    assert seen == [(False, False), (False, False), (False, True)]
+    messages.forget_key()

@@ -5,7 +5,7 @@
     executor   strategy → values, hole expressions      learner    what was tried → lessons
 
 Each role takes and gives values of controller.plan.values; who filled it, a model or rules, the next one cannot tell.
-With no key all are filled by rules (`by_rules`), and what comes out is the rules planner's own proposal. With a key a
+With no key the rules planner decides; all roles filled by rules come to just its proposal (`by_rules`). With a key a
 role is still left to rules where they give its answer at equal quality for nothing:
 
     observer   comparing two figures needs no model; asked only when the rules find nothing to say of an intent that
