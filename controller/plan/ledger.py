@@ -31,6 +31,8 @@ from controller.paths import state_dir
 PRICES_AS_OF = "2026-10-16"
 """The day on which the table below was compared with the published prices."""
 _MTOK = 1_000_000
+JUDGED = 100
+"""What a model was like longer ago says little: it and the prompts have changed since."""
 
 
 @dataclass(frozen=True)
@@ -130,12 +132,11 @@ class Ledger:
         return tuple(call for call in _calls(self._text()) if call.at.startswith(day))
 
     def judged(self, role: str) -> dict[str, tuple[int, int]]:
-        """By model: how many answers to `role` were accepted and how many refused."""
+        """By model: how many of the newest JUDGED answers to `role` were accepted and how many refused."""
         found: dict[str, tuple[int, int]] = {}
-        for call in self.calls():
-            if call.role == role and call.accepted is not None:
-                good, bad = found.get(call.model, (0, 0))
-                found[call.model] = (good + call.accepted, bad + (not call.accepted))
+        for call in [c for c in self.calls() if c.role == role and c.accepted is not None][-JUDGED:]:
+            good, bad = found.get(call.model, (0, 0))
+            found[call.model] = (good + (call.accepted is True), bad + (call.accepted is False))
         return found
 
     def judge(self, call: str, *, accepted: bool) -> None:

@@ -9,8 +9,9 @@ here unless that building is wrong. Two checks, neither of which trusts the buil
     handle, a number, a quantity or a range of them; a sentence that no module of ours holds cannot be either
 
     no string of the inputs (process names, cgroup paths, units, labels, annotations, names of nodes, intents, policies
-    and templates, texts of committed templates, reasons and notes) occurs in the bytes that are sent, unless our own
-    texts hold it as well or it is itself a number
+    and templates, texts of committed templates, reasons and notes) occurs in the bytes that are sent, unless each of
+    its words is one of our own texts' too: a process may be called slice, or even `","tasks":4`, and nobody shall
+    silence the planner by a name; such a string is left to the first check
 
 What fails is not sent. The message names neither the text nor where it came from.
 """
@@ -31,8 +32,8 @@ from controller.errors import SchedctlError
 from controller.plan import prompt, values
 from controller.render import builtin_templates
 
-LEAST = 4
-"""Shorter strings are not looked for: they carry nothing, and occur in any text."""
+_WORD = re.compile(r"[^\W_]{4,}")
+"""Shorter ones are not looked for: they carry nothing, and occur in any text."""
 _NUMBER = r"-?[0-9]{1,19}(?:\.[0-9]{1,9})?(?:e[+-]?[0-9]{1,3})?(?:ns|us|ms|s|m|h|d|%)?"
 _PLAIN = re.compile(
     rf"(?:[itwpk][1-9][0-9]{{0,2}}|{_NUMBER}|[0-9]{{1,3}}\.[0-9]{{1,3}}|{_NUMBER}\.\.{_NUMBER}|)", re.ASCII
@@ -56,11 +57,9 @@ class Guard:
 
     def __init__(self, trusted: Iterable[str], untrusted: Iterable[str]) -> None:
         self._trusted = _always() | set(trusted)
-        corpus = "\n".join(sorted(self._trusted)).lower()
+        words = set(_WORD.findall("\n".join(self._trusted).lower()))
         found = {text.strip().lower() for text in untrusted}
-        self._untrusted = sorted(
-            text for text in found if len(text) >= LEAST and not _PLAIN.fullmatch(text) and text not in corpus
-        )
+        self._untrusted = sorted(text for text in found if not all(_is_plain(w, words) for w in _WORD.findall(text)))
 
     @classmethod
     def of_plan(
@@ -103,6 +102,10 @@ class Guard:
                     self._own(each, depth + 1)
                 return
         raise Tainted("a request held a text that is none of our own, and was not sent")
+
+
+def _is_plain(word: str, ours: set[str]) -> bool:
+    return word in ours or _PLAIN.fullmatch(word) is not None
 
 
 def _strings(value: Any) -> Iterator[str]:

@@ -13,6 +13,7 @@ from typing import Literal
 from controller.api import Parameter, Proposal
 from controller.api.template import ParameterValue
 from controller.errors import TemplateError
+from controller.plan.claude import observer
 from controller.plan.claude.asking import TEXT, TEXTS, Campaign, Question, array, obj, one_of
 from controller.plan.claude.refusals import NoAnswer, Refusal, Refused
 from controller.plan.prompt import Prompt, outline
@@ -74,15 +75,21 @@ def by_rules(prompt: Prompt, base: Proposal) -> Strategy:
     entry = next((e for e in prompt.templates.values() if e.template.name == base.template), None)
     if entry is None:
         raise NoAnswer("the template that the rules chose is not offered")
+    kinds = {finding.subject: finding.kind for finding in reversed(observer.by_rules(prompt).findings)}
     aims = [
-        Aim(parameter=name, intent="", direction=_direction(p, base.parameters[p.name]), because="spare")
+        Aim(parameter=name, intent="", direction=_direction(p, base.parameters[p.name]), because=kinds["node"])
         for name, p in entry.parameters.items()
         if p.name in base.parameters
     ]
     for handle, index in prompt.classes.items():
         chosen = base.classes[index].parameters
         aims += [
-            Aim(parameter=name, intent=handle, direction=_direction(p, chosen[p.name]), because="spare")
+            Aim(
+                parameter=name,
+                intent=handle,
+                direction=_direction(p, chosen[p.name]),
+                because=kinds.get(handle, kinds["node"]),
+            )
             for name, p in entry.class_parameters.items()
             if p.name in chosen
         ]

@@ -3,9 +3,10 @@
 
 For each tier the expected gain of one answer is P × QUALITY, and it costs its tokens and the ROOM it takes:
 
-    P        the chance that the answer is taken: (good + GOOD) / (good + bad + GOOD + BAD), of all answers to this role
-             that the ledger has judged, with GOOD and BAD of the tier as what is believed before any. An answer that
-             was refused in this very plan counts AGAIN times: who erred although he was told erred on this question.
+    P        the chance that the answer is taken: (good + GOOD) / (good + bad + GOOD + BAD), of the newest answers to
+             this role that the ledger has judged, with GOOD and BAD of the tier as what is believed before any. An
+             answer that was refused in this very plan counts AGAIN times: who erred although he was told erred on this
+             question.
     QUALITY  which part of the gain that can be had a taken answer of this tier brings. For the executor it is near 1
              everywhere (it fills in numbers whose direction is given), for the planner it is not.
     tokens   prompt and expected answer at the tier's prices
