@@ -34,6 +34,7 @@ from controller.api import (
 from controller.api.template import ParameterValue
 from controller.errors import SchedctlError, TemplateError
 from controller.plan import messages
+from controller.plan.learning import Past, shown
 from controller.plan.ledger import (
     MAX_PROMPT_TOKENS,
     PRICES,
@@ -124,6 +125,7 @@ def propose(
     base: Proposal,
     settings: Settings,
     *,
+    past: Past | None = None,
     ledger: Ledger | None = None,
     deadline_s: float = DEADLINE_S,
 ) -> Proposal:
@@ -133,7 +135,7 @@ def propose(
     """
     planner = policy.spec.planner
     expressions = planner.autonomy != "parameters"
-    prompt = build(profile, intents, templates, base, expressions=expressions)
+    prompt = shown(build(profile, intents, templates, base, expressions=expressions), past or Past())
     if not prompt.templates:
         raise NoAnswer("no allowed template is sound and made for this kernel")
     campaign = _Campaign(policy, settings, ledger or Ledger(), time.monotonic() + deadline_s)

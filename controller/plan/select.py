@@ -3,7 +3,8 @@
 
 The rules planner goes first, always: it costs nothing, what it refuses (no template allowed, nothing to plan) the
 others would too, its proposal is the prior that the model is shown, its classes are the ones that are used, and it is
-what remains when the model cannot be asked or says nothing usable.
+what remains when the model cannot be asked or says nothing usable. What earlier attempts taught, and a revision that
+worked for a near load, are in `Past` (plan.learning).
 
     rules    the rules planner
     auto     claude with a key and a budget, else rules
@@ -18,7 +19,8 @@ from collections.abc import Sequence
 
 from controller.api import Proposal, SchedulerPolicy, SchedulerTemplate, SchedulingIntent, WorkloadProfile
 from controller.errors import InputError
-from controller.plan import claude, messages, rules
+from controller.plan import claude, learning, messages, rules
+from controller.plan.learning import Past
 
 
 def propose(
@@ -26,6 +28,7 @@ def propose(
     intents: Sequence[SchedulingIntent],
     policy: SchedulerPolicy,
     templates: Sequence[SchedulerTemplate],
+    past: Past | None = None,
 ) -> Proposal:
     """A proposal for `intents` (those that matched) from the templates that `policy` allows.
 
@@ -40,7 +43,8 @@ def propose(
         )
     allow = policy.spec.templates.allow
     allowed = [t for t in templates if any(fnmatch.fnmatchcase(t.name, glob) for glob in allow)]
-    base = rules.propose(profile, intents, policy, allowed)
+    past = past or Past()
+    base = _base(profile, intents, policy, allowed, past)
     if mode == "rules":
         return base
     try:
@@ -52,9 +56,41 @@ def propose(
     if policy.spec.planner.budget.usd_per_day == 0:
         return _noted(base, "the policy's planner.budget.usdPerDay is 0")
     try:
-        return claude.propose(profile, intents, policy, allowed, base, settings)
+        proposal = claude.propose(profile, intents, policy, allowed, base, settings, past=past)
     except claude.NoAnswer as reason:
         return _noted(base, f"claude gave no proposal: {reason.message}")
+    if past.was_refused(proposal):
+        return _noted(base, "claude proposed again what was rejected before")
+    if past.prior is not None:
+        told = f"was given revision {past.prior.revision} (distance {past.prior.distance:.2f}) to start from"
+        proposal = proposal.model_copy(update={"reasons": (told, *proposal.reasons)})
+    return proposal
+
+
+def _base(
+    profile: WorkloadProfile,
+    intents: Sequence[SchedulingIntent],
+    policy: SchedulerPolicy,
+    allowed: Sequence[SchedulerTemplate],
+    past: Past,
+) -> Proposal:
+    """The rules planner's proposal: from the prior's template if there is one, never from one that was refused."""
+    free = learning.left(allowed, past)
+    told = "; ".join(learning.said_of(lesson) for t in allowed if (lesson := past.refused(t)) is not None)
+    prior = past.prior
+    started = [t for t in free if prior is not None and t.name == prior.proposal.template]
+    if prior is not None and started:
+        base = rules.propose(profile, intents, policy, started)
+        base = learning.begin(base, prior, expressions=policy.spec.planner.autonomy != "parameters")
+        if not past.was_refused(base):
+            return base
+    try:
+        base = rules.propose(profile, intents, policy, free)
+    except InputError as error:
+        if not told:
+            raise
+        raise InputError(f"nothing else to propose: {told}", remedy="allow another template, or change one") from error
+    return base.model_copy(update={"reasons": (*base.reasons, told[:1000])}) if told else base
 
 
 def _settings(policy: SchedulerPolicy) -> messages.Settings:

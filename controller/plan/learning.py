@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a plan is told of the past: lessons of earlier attempts for the same key, and a revision to start from.
+
+A rejected candidate is not proposed again for the same inputs. The rules planner goes further: with equal arguments it
+fills a template in one way only, so a template that was refused is left out and the second best is filled instead. A
+model is shown what happened (handle of the template, stage, rule, numbers, never a text) and may fill the same template
+in another way. What depends on the inputs ends with them: when a template's text or the version changes, nothing is
+refused any more, and the lessons are history that a model still sees.
+
+A prior is a verified revision of a near load. Its template is the one that is filled, and of its values those stay that
+the rules do not derive anew from what is measured now; what a model or a search chose stays in any case.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from controller.api import Lesson, Proposal, SchedulerTemplate, Verdict
+from controller.api.template import ParameterValue
+from controller.errors import TemplateError
+from controller.plan.prompt import Prompt, canonical
+from controller.render import template_digest
+
+MAX_SHOWN = 8
+"""Lessons in one prompt, the newest."""
+_FIGURE = re.compile(
+    r"((baseline|incumbent)\.(guardrail\.)?(class|others)\.[A-Za-z]+(\.p[0-9]{2})?\.(gain|low|high|max_regression)_percent"
+    r"|pairs|pairs_needed|runs|noise_percent|mde_percent|detectable_percent|confidence|insns_verified|errors|warnings)"
+)
+"""Names of figures that are this program's own. Others may hold what a template's author wrote, and are not shown."""
+_RULE = re.compile(r"(schema|render|lint|build|audit|load|liveness|trial)/[a-z0-9-]{1,40}")
+
+
+@dataclass(frozen=True)
+class Prior:
+    """A revision to start from. `names` maps its intents (NAMESPACE/NAME) to those of the new plan."""
+
+    revision: str
+    proposal: Proposal
+    distance: float
+    names: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Past:
+    """What is known before a plan is made. `inputs` is the digest of everything the plan depends on."""
+
+    inputs: str = ""
+    lessons: tuple[Lesson, ...] = ()
+    prior: Prior | None = None
+
+    def refused(self, template: SchedulerTemplate) -> Lesson | None:
+        """The newest lesson by which this template, as it is now, was rejected for these inputs."""
+        digest = template_digest(template)
+        mine = [one for one in self._rejected() if (one.template, one.template_digest) == (template.name, digest)]
+        return mine[-1] if mine else None
+
+    def was_refused(self, proposal: Proposal) -> bool:
+        """Whether just this, whoever proposed it, was rejected for these inputs."""
+        return any(one.candidate == proposal.substance() for one in self._rejected())
+
+    def _rejected(self) -> list[Lesson]:
+        return [one for one in self.lessons if one.verdict is Verdict.REJECTED and one.inputs == self.inputs]
+
+
+def left(templates: Sequence[SchedulerTemplate], past: Past) -> list[SchedulerTemplate]:
+    """The templates that were not refused for these inputs."""
+    return [template for template in templates if past.refused(template) is None]
+
+
+def said_of(lesson: Lesson) -> str:
+    """A lesson in a clause: `latency-first was rejected by load (load/unbounded-loop)`."""
+    rule = f" ({lesson.rule})" if lesson.rule else ""
+    return f"{lesson.template} was {lesson.verdict.value} by {lesson.stage or 'verification'}{rule}"
+
+
+def begin(base: Proposal, prior: Prior, *, expressions: bool) -> Proposal:
+    """`base`, made by the rules from the prior's template, with the values of the prior that stay."""
+    theirs = prior.proposal
+    keep_theirs = theirs.planner.name != "rules"
+    by_intent = {prior.names.get(c.intent, ""): c for c in theirs.classes}
+    classes = []
+    for one in base.classes:
+        before = by_intent.get(one.intent)
+        values = _merged(before.parameters, one.parameters, keep_theirs) if before is not None else one.parameters
+        classes.append(one.model_copy(update={"parameters": values}))
+    why = (
+        f"starts from revision {prior.revision}, by {theirs.planner.name}: verified for a load at distance "
+        f"{prior.distance:.2f}, with the same objectives, kernel and topology class"
+    )
+    return base.model_copy(
+        update={
+            "parameters": _merged(theirs.parameters, base.parameters, keep_theirs),
+            "expressions": theirs.expressions if expressions else {},
+            "classes": tuple(classes),
+            "reasons": (why[:1000], *base.reasons),
+        }
+    )
+
+
+def _merged(
+    theirs: Mapping[str, ParameterValue], ours: Mapping[str, ParameterValue], keep_theirs: bool
+) -> dict[str, ParameterValue]:
+    merged = {**ours, **theirs} if keep_theirs else {**theirs, **ours}
+    return dict(sorted(merged.items()))
+
+
+def shown(prompt: Prompt, past: Past) -> Prompt:
+    """The prompt with the newest lessons behind its findings, as handles, our own names and numbers of four digits."""
+    handles = {
+        (entry.template.name, template_digest(entry.template)): handle for handle, entry in prompt.templates.items()
+    }
+    told = []
+    for lesson in past.lessons[-MAX_SHOWN:]:
+        handle = handles.get((lesson.template, lesson.template_digest))
+        if handle is not None:
+            told.append(_as_data(lesson, handle, prompt))
+    if not told:
+        return prompt
+    text = json.dumps({"pastAttempts": told}, sort_keys=True, separators=(",", ":"))
+    note = "What became of earlier answers for the same question. What was rejected is rejected again: change it.\n"
+    return dataclasses.replace(prompt, findings=f"{prompt.findings}\n{note}{text}")
+
+
+def _as_data(lesson: Lesson, handle: str, prompt: Prompt) -> dict[str, Any]:
+    entry = prompt.templates[handle]
+    values: dict[str, ParameterValue] = {}
+    for name, parameter in entry.parameters.items():
+        value = lesson.parameters.get(parameter.name)
+        with contextlib.suppress(TemplateError):  # its type may have changed since
+            values |= {name: canonical(parameter, value)} if value is not None else {}
+    figures = {k: _cut(v) for k, v in lesson.figures.items() if _FIGURE.fullmatch(k)}
+    said: dict[str, Any] = {"template": handle, "verdict": lesson.verdict.value, "parameters": values}
+    said |= {"stage": lesson.stage} if lesson.stage else {}
+    said |= {"rule": lesson.rule} if lesson.rule and _RULE.fullmatch(lesson.rule) else {}
+    return said | ({"figures": figures} if figures else {})
+
+
+def _cut(number: bool | int | float) -> bool | int | float:
+    return number if isinstance(number, bool) else float(f"{number:.4g}")

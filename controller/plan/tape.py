@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tape: what was asked of a model and what came back, as data that takes the model's place later.
+
+`recording` notes every exchange that passes the SDK's boundary (`messages.send`); inside `replaying` that function
+answers from the tape, and a question that is not the recorded one, byte for byte, is said to differ. The key is on no
+tape: it is not part of a request. A planner that runs on another thread than the one that opened the tape has none.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from controller.api import ApiModel, PlanCost
+from controller.errors import SchedctlError
+from controller.plan.ledger import Usage, cost
+
+
+class Failure(ApiModel):
+    """A call that gave no answer, as messages.CallFailed tells it."""
+
+    message: Annotated[str, Field(max_length=1024)]
+    transient: bool = False
+    free: bool = False
+    retry_after_s: float = 0
+
+
+class Exchange(ApiModel):
+    """One request, and the fields of its reply or why there was none."""
+
+    request: dict[str, Any]
+    reply: dict[str, Any] | None = None
+    failure: Failure | None = None
+
+
+class TapeDiffers(SchedctlError):
+    """A planner asked something else than what was recorded."""
+
+
+class Tape:
+    """The exchanges of one campaign; `playing` ones are answered in their order."""
+
+    def __init__(self, exchanges: Sequence[Exchange] = (), *, playing: bool = False) -> None:
+        self.exchanges = list(exchanges)
+        self.playing = playing
+        self._at = 0
+
+    def note(self, request: Mapping[str, Any], reply: Mapping[str, Any] | None, failure: Failure | None) -> None:
+        """Keep an exchange."""
+        plain = json.loads(json.dumps(dict(request)))
+        self.exchanges.append(
+            Exchange(request=plain, reply=dict(reply) if reply is not None else None, failure=failure)
+        )
+
+    def next(self, request: Mapping[str, Any]) -> Exchange:
+        """The recorded answer to `request`. TapeDiffers when another one was recorded, or none."""
+        if self._at == len(self.exchanges):
+            raise TapeDiffers(f"request {self._at + 1} of the model was never recorded")
+        found, self._at = self.exchanges[self._at], self._at + 1
+        place = first_difference(found.request, json.loads(json.dumps(dict(request))))
+        if place is not None:
+            raise TapeDiffers(f"request {self._at} of the model is not the recorded one: {place}")
+        if found.failure is not None and self._at < len(self.exchanges):
+            # It was waited for then; what came next is known already.
+            found = found.model_copy(update={"failure": found.failure.model_copy(update={"retry_after_s": 1e-3})})
+        return found
+
+    def unasked(self) -> int:
+        """Recorded exchanges that nobody has asked for yet."""
+        return len(self.exchanges) - self._at if self.playing else 0
+
+
+_current: ContextVar[Tape | None] = ContextVar("tape", default=None)
+
+
+def current() -> Tape | None:
+    """The tape that is open here."""
+    return _current.get()
+
+
+@contextmanager
+def opened(tape: Tape) -> Iterator[Tape]:
+    """Everything asked of a model inside is noted on `tape`, or answered from it when it is playing."""
+    token = _current.set(tape)
+    try:
+        yield tape
+    finally:
+        _current.reset(token)
+
+
+def cost_of(exchanges: Sequence[Exchange]) -> PlanCost:
+    """What they cost by the dated prices; unknown as soon as the bill of one of them is."""
+    total = 0.0
+    for one in exchanges:
+        usd = _usd(one)
+        if usd is None:
+            return PlanCost(calls=len(exchanges), usd=None)
+        total += usd
+    return PlanCost(calls=len(exchanges), usd=round(total, 9))
+
+
+def _usd(exchange: Exchange) -> float | None:
+    if exchange.failure is not None:
+        return 0.0 if exchange.failure.free else None
+    usage = (exchange.reply or {}).get("usage")
+    try:
+        return cost(str(exchange.request.get("model")), Usage(**usage)) if usage is not None else None
+    except TypeError:
+        return None
+
+
+def first_difference(one: Any, other: Any, place: str = "") -> str | None:
+    """Where two plain values differ first, in words; None when they are equal."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in sorted(one.keys() | other.keys()):
+            inside = f"{place}.{key}" if place else str(key)
+            if key not in one or key not in other:
+                return f"{inside} is {'not there' if key not in other else 'new'}"
+            found = first_difference(one[key], other[key], inside)
+            if found is not None:
+                return found
+        return None
+    if isinstance(one, list) and isinstance(other, list):
+        for index, (left, right) in enumerate(zip(one, other, strict=False)):
+            found = first_difference(left, right, f"{place}[{index}]")
+            if found is not None:
+                return found
+        return None if len(one) == len(other) else f"{place} has {len(other)} items, {len(one)} were recorded"
+    if type(one) is type(other) and one == other:
+        return None
+    return f"{place or 'the value'} is {_short(other)}, {_short(one)} was recorded"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=True)
+    return text if len(text) <= 80 else f"{text[:60]}… ({len(text)} characters)"
