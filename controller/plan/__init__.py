@@ -5,6 +5,7 @@ select    which planner decides: `propose`
 rules     the offline planner, and the prior of the others
 claude    one call of a model through the Messages API; prompt, messages and ledger serve it
 recall    committed revisions that fit a question: exact ones to take, near ones to start from
+lookup    committed revisions found by words and by the distance of a load
 learning  what a plan is told of the past: lessons of earlier attempts, and a prior
 testing   a Messages API endpoint on loopback for tests
 """

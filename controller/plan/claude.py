@@ -34,7 +34,6 @@ from controller.api import (
 from controller.api.template import ParameterValue
 from controller.errors import SchedctlError, TemplateError
 from controller.plan import messages
-from controller.plan.learning import Past, shown
 from controller.plan.ledger import (
     MAX_PROMPT_TOKENS,
     PRICES,
@@ -125,7 +124,6 @@ def propose(
     base: Proposal,
     settings: Settings,
     *,
-    past: Past | None = None,
     ledger: Ledger | None = None,
     deadline_s: float = DEADLINE_S,
 ) -> Proposal:
@@ -135,7 +133,7 @@ def propose(
     """
     planner = policy.spec.planner
     expressions = planner.autonomy != "parameters"
-    prompt = shown(build(profile, intents, templates, base, expressions=expressions), past or Past())
+    prompt = build(profile, intents, templates, base, expressions=expressions)
     if not prompt.templates:
         raise NoAnswer("no allowed template is sound and made for this kernel")
     campaign = _Campaign(policy, settings, ledger or Ledger(), time.monotonic() + deadline_s)

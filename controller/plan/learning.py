@@ -2,10 +2,9 @@
 """What a plan is told of the past: lessons of earlier attempts for the same key, and a revision to start from.
 
 A rejected candidate is not proposed again for the same inputs. The rules planner goes further: with equal arguments it
-fills a template in one way only, so a template that was refused is left out and the second best is filled instead. A
-model is shown what happened (handle of the template, stage, rule, numbers, never a text) and may fill the same template
-in another way. What depends on the inputs ends with them: when a template's text or the version changes, nothing is
-refused any more, and the lessons are history that a model still sees.
+fills a template in one way only, so a template that was refused is left out and the second best is filled instead. What
+depends on the inputs ends with them: when a template's text or the version changes, nothing is refused any more, and
+the lessons are history.
 
 A prior is a verified revision of a near load. Its template is the one that is filled, and of its values those stay that
 the rules do not derive anew from what is measured now; what a model or a search chose stays in any case.
@@ -13,28 +12,12 @@ the rules do not derive anew from what is measured now; what a model or a search
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from controller.api import Lesson, Proposal, SchedulerTemplate, Verdict
 from controller.api.template import ParameterValue
-from controller.errors import TemplateError
-from controller.plan.prompt import Prompt, canonical
 from controller.render import template_digest
-
-MAX_SHOWN = 8
-"""Lessons in one prompt, the newest."""
-_FIGURE = re.compile(
-    r"((baseline|incumbent)\.(guardrail\.)?(class|others)\.[A-Za-z]+(\.p[0-9]{2})?\.(gain|low|high|max_regression)_percent"
-    r"|pairs|pairs_needed|runs|noise_percent|mde_percent|detectable_percent|confidence|insns_verified|errors|warnings)"
-)
-"""Names of figures that are this program's own. Others may hold what a template's author wrote, and are not shown."""
-_RULE = re.compile(r"(schema|render|lint|build|audit|load|liveness|trial)/[a-z0-9-]{1,40}")
 
 
 @dataclass(frozen=True)
@@ -109,38 +92,3 @@ def _merged(
 ) -> dict[str, ParameterValue]:
     merged = {**ours, **theirs} if keep_theirs else {**theirs, **ours}
     return dict(sorted(merged.items()))
-
-
-def shown(prompt: Prompt, past: Past) -> Prompt:
-    """The prompt with the newest lessons behind its findings, as handles, our own names and numbers of four digits."""
-    handles = {
-        (entry.template.name, template_digest(entry.template)): handle for handle, entry in prompt.templates.items()
-    }
-    told = []
-    for lesson in past.lessons[-MAX_SHOWN:]:
-        handle = handles.get((lesson.template, lesson.template_digest))
-        if handle is not None:
-            told.append(_as_data(lesson, handle, prompt))
-    if not told:
-        return prompt
-    text = json.dumps({"pastAttempts": told}, sort_keys=True, separators=(",", ":"))
-    note = "What became of earlier answers for the same question. What was rejected is rejected again: change it.\n"
-    return dataclasses.replace(prompt, findings=f"{prompt.findings}\n{note}{text}")
-
-
-def _as_data(lesson: Lesson, handle: str, prompt: Prompt) -> dict[str, Any]:
-    entry = prompt.templates[handle]
-    values: dict[str, ParameterValue] = {}
-    for name, parameter in entry.parameters.items():
-        value = lesson.parameters.get(parameter.name)
-        with contextlib.suppress(TemplateError):  # its type may have changed since
-            values |= {name: canonical(parameter, value)} if value is not None else {}
-    figures = {k: _cut(v) for k, v in lesson.figures.items() if _FIGURE.fullmatch(k)}
-    said: dict[str, Any] = {"template": handle, "verdict": lesson.verdict.value, "parameters": values}
-    said |= {"stage": lesson.stage} if lesson.stage else {}
-    said |= {"rule": lesson.rule} if lesson.rule and _RULE.fullmatch(lesson.rule) else {}
-    return said | ({"figures": figures} if figures else {})
-
-
-def _cut(number: bool | int | float) -> bool | int | float:
-    return number if isinstance(number, bool) else float(f"{number:.4g}")

@@ -56,7 +56,7 @@ def propose(
     if policy.spec.planner.budget.usd_per_day == 0:
         return _noted(base, "the policy's planner.budget.usdPerDay is 0")
     try:
-        proposal = claude.propose(profile, intents, policy, allowed, base, settings, past=past)
+        proposal = claude.propose(profile, intents, policy, allowed, base, settings)
     except claude.NoAnswer as reason:
         return _noted(base, f"claude gave no proposal: {reason.message}")
     if past.was_refused(proposal):
