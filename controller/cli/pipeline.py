@@ -30,6 +30,8 @@ def _plan_arguments(parser: Parser) -> None:
         "--policy", metavar="NAME", help="plan under this policy; default: the one that governs the node"
     )
     parser.add_argument("--planner", metavar="MODE", help="auto, rules, search or claude; default: as the policy says")
+    parser.add_argument("--record", metavar="BUNDLE", default="", help="keep all that went into it in this new folder")
+    parser.add_argument("--replay", metavar="BUNDLE", default="", help="make a recorded plan again: a folder or digest")
     parser.output("yaml", "json")
 
 
@@ -41,6 +43,10 @@ def _plan(args: Namespace, context: Context) -> int:
 
     if args.filename and args.node:
         raise UsageError("-f and --node exclude each other")
+    if args.replay:
+        from controller.cli.campaign import replayed
+
+        return replayed(args, context)
     store = context.store(args)
     desired = context.desired(store)
     nodes = {node.name: node for node in store.nodes()}
@@ -56,7 +62,13 @@ def _plan(args: Namespace, context: Context) -> int:
             f"no plan: none of the {len(desired.intents)} intents matches a task of the profile",
             remedy="`schedctl observe` shows what ran; compare the selectors",
         )
-    proposal = plan.propose(profile, intents, policy, allowed_templates(policy, desired))
+    templates = allowed_templates(policy, desired)
+    if args.record:
+        from controller.cli.campaign import recorded
+
+        proposal = recorded(args, context, profile, intents, policy, templates)
+    else:
+        proposal = plan.propose(profile, intents, policy, templates)
     context.out(structured(proposal.wire(), args.output))
     return 0
 
@@ -141,5 +153,11 @@ def template_of(name: str, args: Namespace, context: Context) -> SchedulerTempla
     return known[name]
 
 
-PLAN = Verb(run=_plan, arguments=_plan_arguments, usage="[-f PROFILE | --node NODE] [--planner rules] [-o json]")
+PLAN = Verb(
+    run=_plan,
+    arguments=_plan_arguments,
+    usage="[-f PROFILE | --node NODE] [--planner rules] [--record BUNDLE] [-o json]\n  schedctl plan --replay BUNDLE",
+    details="--replay needs neither key nor network. Exit code: 0 the same in every byte, 1 something differs, "
+    "2 not all could be told here.",
+)
 RENDER = Verb(run=_render, arguments=_render_arguments, usage="-f PROPOSAL")

@@ -7,6 +7,8 @@ claude    one call of a model through the Messages API; prompt, messages and led
 recall    committed revisions that fit a question: exact ones to take, near ones to start from
 lookup    committed revisions found by words and by the distance of a load
 learning  what a plan is told of the past: lessons of earlier attempts, and a prior
+payback   what a plan cost, and what its scheduler saves
+tape      what was asked of a model, recorded and played back
 testing   a Messages API endpoint on loopback for tests
 """
 

@@ -93,7 +93,7 @@ def search(
 def fields_of(revision: SchedulerRevision) -> dict[str, list[str]]:
     """What can be asked of: field → its values, in lower case."""
     spec, proposal = revision.spec, revision.spec.proposal
-    values = {
+    values: dict[str, Sequence[str | None]] = {
         "name": [revision.name],
         "intent": [c.intent for c in proposal.classes],
         "metric": [c.metric.value for c in proposal.classes],
@@ -134,7 +134,9 @@ def _score(fields: Mapping[str, Sequence[str]], terms: Sequence[Term]) -> int | 
     """How well the terms fit, None when one does not hold."""
     score = 0
     for term in terms:
-        asked: Mapping[str, Sequence[str]] = {term.field: fields[term.field]} if term.field else fields
+        asked: Mapping[str, Sequence[str]] = fields
+        if term.field:
+            asked = {term.field: fields[term.field]}
         hits = sum(
             _WEIGHTS.get(field, 1) for field, values in asked.items() for value in values if _fits(term, value)
         )  # fmt: skip

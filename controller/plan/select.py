@@ -19,7 +19,7 @@ from collections.abc import Sequence
 
 from controller.api import Proposal, SchedulerPolicy, SchedulerTemplate, SchedulingIntent, WorkloadProfile
 from controller.errors import InputError
-from controller.plan import claude, learning, messages, rules
+from controller.plan import claude, learning, messages, rules, tape
 from controller.plan.learning import Past
 
 
@@ -94,7 +94,7 @@ def _base(
 
 
 def _settings(policy: SchedulerPolicy) -> messages.Settings:
-    settings = messages.Settings.from_environment()
+    settings = tape.settings(messages.Settings.from_environment)
     if settings is None:
         raise InputError(
             f"policy {policy.name} asks for planner {policy.spec.planner.mode}, and {messages.KEY} is not set",

@@ -1,24 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tape: what was asked of a model and what came back, as data that takes the model's place later.
 
-`recording` notes every exchange that passes the SDK's boundary (`messages.send`); inside `replaying` that function
-answers from the tape, and a question that is not the recorded one, byte for byte, is said to differ. The key is on no
-tape: it is not part of a request. A planner that runs on another thread than the one that opened the tape has none.
+While a tape is `opened`, every exchange that passes the SDK's boundary (`messages.send`, which is `noted`) goes on it;
+one that is playing answers in the SDK's place, and a question that is not the recorded one is said to differ. The key
+is on no tape: it is no part of a request. A tape belongs to the thread that opened it.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
 from controller.api import ApiModel, PlanCost
-from controller.errors import SchedctlError
+from controller.errors import InputError, SchedctlError
 from controller.plan.ledger import Usage, cost
+
+if TYPE_CHECKING:
+    from controller.plan.messages import Reply, Settings
 
 
 class Failure(ApiModel):
@@ -42,11 +47,22 @@ class TapeDiffers(SchedctlError):
     """A planner asked something else than what was recorded."""
 
 
-class Tape:
-    """The exchanges of one campaign; `playing` ones are answered in their order."""
+class Asked(ApiModel):
+    """Who there was to ask: whether there was a key, the model that was pinned, and why nobody could be asked."""
 
-    def __init__(self, exchanges: Sequence[Exchange] = (), *, playing: bool = False) -> None:
+    keyed: bool = False
+    model: str = ""
+    trouble: str = ""
+
+
+class Tape:
+    """The exchanges of one campaign; of a `playing` one they are answered in their order."""
+
+    def __init__(
+        self, exchanges: Sequence[Exchange] = (), asked: Asked | None = None, *, playing: bool = False
+    ) -> None:
         self.exchanges = list(exchanges)
+        self.asked = asked
         self.playing = playing
         self._at = 0
 
@@ -91,6 +107,70 @@ def opened(tape: Tape) -> Iterator[Tape]:
         yield tape
     finally:
         _current.reset(token)
+
+
+def noted(send: Callable[..., Reply]) -> Callable[..., Reply]:
+    """`send`, whose one mapping is the request, with its exchanges on the open tape, or answered from it."""
+
+    @functools.wraps(send)
+    def wrapped(*arguments: Any, **named: Any) -> Reply:
+        tape = current()
+        if tape is None:
+            return send(*arguments, **named)
+        from controller.plan import messages
+
+        request = next(a for a in (*arguments, *named.values()) if isinstance(a, Mapping))
+        if tape.playing:
+            return _played(tape.next(request))
+        try:
+            reply = send(*arguments, **named)
+        except messages.CallFailed as failed:
+            told = Failure(
+                message=failed.message, transient=failed.transient, free=failed.free, retry_after_s=failed.retry_after_s
+            )  # fmt: skip
+            tape.note(request, None, told)
+            raise
+        tape.note(request, dataclasses.asdict(reply), None)
+        return reply
+
+    return wrapped
+
+
+def _played(exchange: Exchange) -> Reply:
+    from controller.plan import messages
+
+    failure = exchange.failure
+    if failure is not None:
+        raise messages.CallFailed(
+            failure.message, transient=failure.transient, free=failure.free, retry_after_s=failure.retry_after_s
+        )  # fmt: skip
+    try:
+        told = dict(exchange.reply or {})
+        usage = told.pop("usage")
+        return messages.Reply(**told, usage=Usage(**usage) if usage is not None else None)
+    except (KeyError, TypeError) as error:
+        raise TapeDiffers("a recorded reply has another form than this version's") from error
+
+
+def settings(ask: Callable[[], Settings | None]) -> Settings | None:
+    """What `ask` (messages.Settings.from_environment) gives, noted on the open tape, or as it was when it plays."""
+    from controller.plan import messages
+
+    tape = current()
+    if tape is None:
+        return ask()
+    if not tape.playing:
+        try:
+            found = ask()
+        except InputError as error:
+            tape.asked = Asked(trouble=error.message)
+            raise
+        tape.asked = Asked(keyed=found is not None, model=found.model if found is not None else "")
+        return found
+    was = tape.asked or Asked()
+    if was.trouble:
+        raise InputError(was.trouble)
+    return messages.Settings(key="replayed", model=was.model) if was.keyed else None
 
 
 def cost_of(exchanges: Sequence[Exchange]) -> PlanCost:

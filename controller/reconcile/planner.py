@@ -48,7 +48,8 @@ from controller.kernel.images import KernelImage
 from controller.kernel.microvm import VmShape
 from controller.plan import tape
 from controller.plan.recall import Match, Question
-from controller.reconcile import drift, keys, revisions
+from controller.reconcile import bundle, drift, keys, revisions
+from controller.reconcile.campaign import Campaign
 from controller.reconcile.diff import PlanTask, diff_planner
 from controller.reconcile.memory import Memory
 from controller.reconcile.node import plan_outcomes
@@ -177,12 +178,15 @@ class Planner:
             near = found.exact
         prior = near.prior() if near is not None else None
         past = plan.Past(task.inputs, course.lessons, prior)
-        with tape.opened(course.tape):
-            try:
-                proposal = plan.propose(profile_of(task), task.intents, task.policy, question.templates, past)
-            except InputError as error:
-                reason = "NothingLeft" if course.refused() else "NoPlan"
-                return self._outcome(course, "NoPlan", reason, str(error))
+        course.campaign = Campaign(
+            profile_of(task), task.intents, task.policy, question.templates, past, key=task.key
+        )  # fmt: skip
+        try:
+            proposal = course.campaign.propose()
+        except InputError as error:
+            self._record(course)
+            reason = "NothingLeft" if course.refused() else "NoPlan"
+            return self._outcome(course, "NoPlan", reason, str(error))
         self._reporter.done(f"proposal: {proposal.template}, {len(proposal.classes)} classes")
         try:
             return self._verify(course, proposal, all_templates(desired)[proposal.template])
@@ -226,6 +230,9 @@ class Planner:
             reporter=self._reporter,
         )
         passport = examination.passport
+        assert course.campaign is not None
+        course.campaign.examined(examination)
+        self._record(course)
         course.learn(lesson_of(proposal, passport, task.inputs))
         if passport.verdict is not Verdict.PASS:
             failed = next((s for s in passport.all_stages() if s.verdict in (Verdict.REJECTED, Verdict.ERROR)), None)
@@ -254,6 +261,7 @@ class Planner:
             evidence=examination.attachments,
         )
         revision = revisions.verified(course.task, proposal, passport, files, course.lessons, course.cost())
+        revision = revisions.recorded(revision, course.digest)
         return self._commit(course, revision, files, "Planned", f"revision {revision.name} was verified")
 
     def _commit(
@@ -279,6 +287,14 @@ class Planner:
             return self._outcome(course, "AwaitingApproval", "AwaitingApproval", told, revision.name, recalled)
         return self._outcome(course, "Planned", reason, told, revision.name, recalled)
 
+    def _record(self, course: _Course) -> None:
+        """Keep the campaign in the state folder. What cannot be kept costs its replay, not the plan."""
+        assert course.campaign is not None
+        try:
+            course.digest = bundle.keep(course.campaign.files())
+        except InputError as error:
+            self._reporter.failed(f"the campaign was not recorded: {error.message}")
+
     def _outcome(
         self,
         course: _Course,
@@ -301,6 +317,7 @@ class Planner:
             recalled=recalled,
             lessons=course.lessons,
             cost=course.cost(),
+            campaign=course.digest,
             at=now(),
         )
 
@@ -325,13 +342,14 @@ class Planner:
 
 
 class _Course:
-    """One plan under way: its task and lease, what was learned, and what was asked of a model."""
+    """One plan under way: its task and lease, what was learned, and its campaign with the digest it is kept under."""
 
     def __init__(self, task: PlanTask, lease: Lease, before: PlanOutcome | None) -> None:
         self.task = task
         self.lease = lease
         self.lessons = before.lessons if before is not None else ()  # of whatever inputs: each says of which
-        self.tape = tape.Tape()
+        self.campaign: Campaign | None = None
+        self.digest: str | None = None
         again = before is not None and before.inputs == task.inputs and task.attempt > 1
         self._before = before.cost if before is not None and again else PlanCost(calls=0, usd=0)
 
@@ -345,7 +363,7 @@ class _Course:
 
     def cost(self) -> PlanCost | None:
         """Of the calls of all attempts with these inputs; None when nothing is known of the earlier ones."""
-        mine = tape.cost_of(self.tape.exchanges)
+        mine = tape.cost_of(self.campaign.tape.exchanges if self.campaign is not None else ())
         if self._before is None:
             return None
         known = mine.usd is not None and self._before.usd is not None

@@ -65,6 +65,11 @@ def verified(
     )
 
 
+def recorded(revision: SchedulerRevision, campaign: str | None) -> SchedulerRevision:
+    """The manifest with the digest of its campaign, if that was kept."""
+    return revision.model_copy(update={"spec": revision.spec.model_copy(update={"campaign": campaign})})
+
+
 def recalled(task: PlanTask, match: Match, standing: SchedulerRevision | None) -> SchedulerRevision:
     """The matched revision under the task's key: its bytes and passport, with the load that it was verified for.
 
