@@ -18,38 +18,29 @@ from controller.cli.text import one_line, table
 from controller.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from controller.api import Proposal
+    from controller.reconcile.campaign import Campaign
 
-    from controller.api import Proposal, SchedulerPolicy, SchedulerTemplate, SchedulingIntent, WorkloadProfile
 
-
-def recorded(
-    args: Namespace,
-    context: Context,
-    profile: WorkloadProfile,
-    intents: Sequence[SchedulingIntent],
-    policy: SchedulerPolicy,
-    templates: Sequence[SchedulerTemplate],
-) -> Proposal:
+def recorded(args: Namespace, context: Context, campaign: Campaign) -> Proposal:
     """Plan, and write the campaign as a new bundle; also when nothing is proposed, which is raised then."""
     from controller import verify
     from controller.api import fingerprint_of
     from controller.reconcile import bundle
-    from controller.reconcile.campaign import STATIC, Campaign
+    from controller.reconcile.campaign import STATIC
 
     folder = Path(args.record)
     if folder.exists():
         raise InputError(f'"{folder}" exists already', remedy="name a folder that is not there yet")
-    campaign = Campaign(profile, tuple(intents), policy, tuple(templates))
     try:
         proposal = campaign.propose()
-        template = next(t for t in templates if t.name == proposal.template)
-        names = (f"{i.namespace}/{i.name}" for i in intents)
+        template = next(t for t in campaign.templates if t.name == proposal.template)
+        names = (f"{i.namespace}/{i.name}" for i in campaign.intents)
         campaign.examined(
             verify.examine(
                 verify.Candidate.from_proposal(proposal, template),
                 stages=STATIC,
-                workload=fingerprint_of(profile, names),
+                workload=fingerprint_of(campaign.profile, names),
                 reporter=context.reporter,
             )
         )

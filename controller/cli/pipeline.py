@@ -30,6 +30,7 @@ def _plan_arguments(parser: Parser) -> None:
         "--policy", metavar="NAME", help="plan under this policy; default: the one that governs the node"
     )
     parser.add_argument("--planner", metavar="MODE", help="auto, rules, search or claude; default: as the policy says")
+    parser.add_argument("--no-recall", action="store_true", help="do not look for what worked before")
     parser.add_argument("--record", metavar="BUNDLE", default="", help="keep all that went into it in this new folder")
     parser.add_argument("--replay", metavar="BUNDLE", default="", help="make a recorded plan again: a folder or digest")
     parser.output("yaml", "json")
@@ -38,6 +39,7 @@ def _plan_arguments(parser: Parser) -> None:
 def _plan(args: Namespace, context: Context) -> int:
     from controller import plan
     from controller.api import NodeScheduler, NodeStatus, ObjectMeta
+    from controller.reconcile.campaign import Campaign
     from controller.reconcile.keys import counted_intents
     from controller.reconcile.planner import allowed_templates
 
@@ -55,7 +57,8 @@ def _plan(args: Namespace, context: Context) -> int:
     profile = _profile_to_plan(args, context, desired, nodes)
     labels = nodes[profile.node].spec.labels if profile.node in nodes else {}
     policy = _policy(args, context, desired, labels)
-    seen = NodeScheduler(metadata=ObjectMeta(name="profiled"), status=NodeStatus(profile=profile))
+    status = NodeStatus(profile=profile, kernel=profile.kernel, topology=profile.topology)
+    seen = NodeScheduler(metadata=ObjectMeta(name="profiled"), status=status)
     intents = counted_intents(desired, seen)
     if not intents:
         raise InputError(
@@ -63,12 +66,17 @@ def _plan(args: Namespace, context: Context) -> int:
             remedy="`schedctl observe` shows what ran; compare the selectors",
         )
     templates = allowed_templates(policy, desired)
+    known, past = None, plan.Past()
+    if not args.no_recall:
+        from controller.cli.recalling import remembered
+
+        known, past = remembered(context, store, desired, seen, policy, intents, templates)
     if args.record:
         from controller.cli.campaign import recorded
 
-        proposal = recorded(args, context, profile, intents, policy, templates)
+        proposal = recorded(args, context, Campaign(profile, intents, policy, templates, past))
     else:
-        proposal = plan.propose(profile, intents, policy, templates)
+        proposal = known or plan.propose(profile, intents, policy, templates, past)
     context.out(structured(proposal.wire(), args.output))
     return 0
 

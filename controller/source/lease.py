@@ -84,8 +84,14 @@ class Lease:
 
 def acquire(leases: LeaseRefs, key: str) -> Lease | None:
     """The lease of `key`, or None while another process holds it. RepositoryError when it could not be told."""
+    try:
+        return _acquire(leases, LEASE_PREFIX + sha256(key.encode()).removeprefix("sha256:")[:40])
+    except CouldNotTell as error:
+        raise RepositoryError(f"taking the lease of a plan: {error.message}", remedy=error.remedy) from error
+
+
+def _acquire(leases: LeaseRefs, ref: str) -> Lease | None:
     remote = leases.remote
-    ref = LEASE_PREFIX + sha256(key.encode()).removeprefix("sha256:")[:40]
     remote.fetch()
     old = remote.repository.ref(ref)
     if old is not None and not _free(leases, ref, old):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from datetime import timedelta
@@ -29,6 +30,7 @@ from controller.reconcile.planner import Planner
 from controller.source import GitStore
 from controller.source.edit import Document
 from tests.builders import T0, TARGET, intent
+from tests.cli.harness import run
 from tests.reconcile.planning import DAY, NEARBY, NIGHT, Bench, Told, observed, planner, repository, rules
 
 
@@ -270,6 +272,23 @@ def test_a_recalled_revision_waits_for_approval_where_the_policy_says_so(tmp_pat
     assert (said.outcome, said.recalled) == ("AwaitingApproval", old.name)
     assert len(revisions(store)) == 1
     assert len(bench.seen) == 1
+
+
+def test_plan_by_hand_recalls_and_learns_as_the_planner_does(tmp_path):
+    bench = Bench()
+    store = planned(tmp_path, bench)
+    (old,) = revisions(store)
+    apply(store, other_budget())
+    profile = observed().status.profile.canonical()  # type: ignore[union-attr]
+    repo = store.repository.path
+    said = run("plan", "-f", "-", "-o", "json", stdin=profile, repo=repo, now=now())
+    assert (said.code, json.loads(said.out)) == (0, old.spec.proposal.wire())
+    assert said.err == f"Recalled from revision {old.name} (distance 0.00): nobody was asked; --no-recall plans anew\n"
+    anew = run("plan", "-f", "-", "-o", "json", "--no-recall", stdin=profile, repo=repo, now=now())
+    assert (anew.code, anew.err) == (0, "")
+    quarantine(old, store)
+    shunned = run("plan", "-f", "-", stdin=profile, repo=repo, now=now())
+    assert shunned.err == f"Not recalled: {old.name}: quarantined on n1: runnable task stall\n"
 
 
 # Learning --------------------------------------------------------------------------------------------------------
