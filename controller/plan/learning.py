@@ -15,8 +15,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from controller.api import Lesson, Proposal, SchedulerTemplate, Verdict
+from controller.api import (
+    Lesson,
+    Proposal,
+    SchedulerPolicy,
+    SchedulerTemplate,
+    SchedulingIntent,
+    Verdict,
+    WorkloadProfile,
+)
 from controller.api.template import ParameterValue
+from controller.errors import InputError
+from controller.plan import rules
 from controller.render import template_digest
 
 
@@ -92,3 +102,38 @@ def _merged(
 ) -> dict[str, ParameterValue]:
     merged = {**ours, **theirs} if keep_theirs else {**theirs, **ours}
     return dict(sorted(merged.items()))
+
+
+def first(
+    profile: WorkloadProfile,
+    intents: Sequence[SchedulingIntent],
+    policy: SchedulerPolicy,
+    allowed: Sequence[SchedulerTemplate],
+    past: Past,
+) -> Proposal:
+    """The rules planner's proposal: from the prior's template if there is one, never from one that was refused."""
+    free = left(allowed, past)
+    told = "; ".join(said_of(lesson) for t in allowed if (lesson := past.refused(t)) is not None)
+    prior = past.prior
+    started = [t for t in free if prior is not None and t.name == prior.proposal.template]
+    if prior is not None and started:
+        base = rules.propose(profile, intents, policy, started)
+        base = begin(base, prior, expressions=policy.spec.planner.autonomy != "parameters")
+        if not past.was_refused(base):
+            return base
+    try:
+        base = rules.propose(profile, intents, policy, free)
+    except InputError as error:
+        if not told:
+            raise
+        raise InputError(f"nothing else to propose: {told}", remedy="allow another template, or change one") from error
+    return base.model_copy(update={"reasons": (*base.reasons, told[:1000])}) if told else base
+
+
+def credited(proposal: Proposal, past: Past) -> Proposal:
+    """A model's proposal, with the revision it was given to start from among its reasons."""
+    prior = past.prior
+    if prior is None:
+        return proposal
+    told = f"was given revision {prior.revision} (distance {prior.distance:.2f}) to start from"
+    return proposal.model_copy(update={"reasons": (told, *proposal.reasons)})

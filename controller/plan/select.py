@@ -19,7 +19,7 @@ from collections.abc import Sequence
 
 from controller.api import Proposal, SchedulerPolicy, SchedulerTemplate, SchedulingIntent, WorkloadProfile
 from controller.errors import InputError
-from controller.plan import claude, learning, messages, rules, tape
+from controller.plan import claude, learning, messages, tape
 from controller.plan.learning import Past
 
 
@@ -44,7 +44,7 @@ def propose(
     allow = policy.spec.templates.allow
     allowed = [t for t in templates if any(fnmatch.fnmatchcase(t.name, glob) for glob in allow)]
     past = past or Past()
-    base = _base(profile, intents, policy, allowed, past)
+    base = learning.first(profile, intents, policy, allowed, past)
     if mode == "rules":
         return base
     try:
@@ -61,36 +61,7 @@ def propose(
         return _noted(base, f"claude gave no proposal: {reason.message}")
     if past.was_refused(proposal):
         return _noted(base, "claude proposed again what was rejected before")
-    if past.prior is not None:
-        told = f"was given revision {past.prior.revision} (distance {past.prior.distance:.2f}) to start from"
-        proposal = proposal.model_copy(update={"reasons": (told, *proposal.reasons)})
-    return proposal
-
-
-def _base(
-    profile: WorkloadProfile,
-    intents: Sequence[SchedulingIntent],
-    policy: SchedulerPolicy,
-    allowed: Sequence[SchedulerTemplate],
-    past: Past,
-) -> Proposal:
-    """The rules planner's proposal: from the prior's template if there is one, never from one that was refused."""
-    free = learning.left(allowed, past)
-    told = "; ".join(learning.said_of(lesson) for t in allowed if (lesson := past.refused(t)) is not None)
-    prior = past.prior
-    started = [t for t in free if prior is not None and t.name == prior.proposal.template]
-    if prior is not None and started:
-        base = rules.propose(profile, intents, policy, started)
-        base = learning.begin(base, prior, expressions=policy.spec.planner.autonomy != "parameters")
-        if not past.was_refused(base):
-            return base
-    try:
-        base = rules.propose(profile, intents, policy, free)
-    except InputError as error:
-        if not told:
-            raise
-        raise InputError(f"nothing else to propose: {told}", remedy="allow another template, or change one") from error
-    return base.model_copy(update={"reasons": (*base.reasons, told[:1000])}) if told else base
+    return learning.credited(proposal, past)
 
 
 def _settings(policy: SchedulerPolicy) -> messages.Settings:
