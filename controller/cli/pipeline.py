@@ -37,17 +37,25 @@ def _plan_arguments(parser: Parser) -> None:
     )
     parser.add_argument("--bridge-wait", metavar="TIME", default="10m", help="how long an answer may take")
     parser.add_argument("--autonomy", metavar="LEVEL", help="parameters or expressions; at most what the policy allows")
+    parser.add_argument("--no-recall", action="store_true", help="do not look for what worked before")
+    parser.add_argument("--record", metavar="BUNDLE", default="", help="keep all that went into it in this new folder")
+    parser.add_argument("--replay", metavar="BUNDLE", default="", help="make a recorded plan again: a folder or digest")
     parser.output("yaml", "json")
 
 
 def _plan(args: Namespace, context: Context) -> int:
     from controller import plan
     from controller.api import NodeScheduler, NodeStatus, ObjectMeta
+    from controller.reconcile.campaign import Campaign
     from controller.reconcile.keys import counted_intents
     from controller.reconcile.planner import allowed_templates
 
     if args.filename and args.node:
         raise UsageError("-f and --node exclude each other")
+    if args.replay:
+        from controller.cli.campaign import replayed
+
+        return replayed(args, context)
     store = context.store(args)
     desired = context.desired(store)
     nodes = {node.name: node for node in store.nodes()}
@@ -56,7 +64,8 @@ def _plan(args: Namespace, context: Context) -> int:
     profile = _profile_to_plan(args, context, desired, nodes)
     labels = nodes[profile.node].spec.labels if profile.node in nodes else {}
     policy = _with_autonomy(_policy(args, context, desired, labels), args.autonomy)
-    seen = NodeScheduler(metadata=ObjectMeta(name="profiled"), status=NodeStatus(profile=profile))
+    status = NodeStatus(profile=profile, kernel=profile.kernel, topology=profile.topology)
+    seen = NodeScheduler(metadata=ObjectMeta(name="profiled"), status=status)
     intents = counted_intents(desired, seen)
     if not intents:
         raise InputError(
@@ -64,7 +73,20 @@ def _plan(args: Namespace, context: Context) -> int:
             remedy="`schedctl observe` shows what ran; compare the selectors",
         )
     templates = allowed_templates(policy, desired)
-    proposal = plan.propose(profile, intents, policy, templates, transport=_bridge(args, context))
+    bridge = _bridge(args, context)
+    if bridge is not None and args.record:
+        raise UsageError("--bridge and --record exclude each other")
+    known, past = None, plan.Past()
+    if not args.no_recall and bridge is None:
+        from controller.cli.recalling import remembered
+
+        known, past = remembered(context, store, desired, seen, policy, intents, templates)
+    if args.record:
+        from controller.cli.campaign import recorded
+
+        proposal = recorded(args, context, Campaign(profile, intents, policy, templates, past))
+    else:
+        proposal = known or plan.propose(profile, intents, policy, templates, past, transport=bridge)
     context.out(structured(proposal.wire(), args.output))
     return 0
 
@@ -185,5 +207,11 @@ def template_of(name: str, args: Namespace, context: Context) -> SchedulerTempla
     return known[name]
 
 
-PLAN = Verb(run=_plan, arguments=_plan_arguments, usage="[-f PROFILE | --node NODE] [--planner rules] [-o json]")
+PLAN = Verb(
+    run=_plan,
+    arguments=_plan_arguments,
+    usage="[-f PROFILE | --node NODE] [--planner rules] [--record BUNDLE] [-o json]\n  schedctl plan --replay BUNDLE",
+    details="--replay needs neither key nor network. Exit code: 0 the same in every byte, 1 something differs, "
+    "2 not all could be told here.",
+)
 RENDER = Verb(run=_render, arguments=_render_arguments, usage="-f PROPOSAL")

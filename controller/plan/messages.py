@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from controller.errors import InputError, SchedctlError
+from controller.plan import tape
 from controller.plan.ledger import Usage
 
 if TYPE_CHECKING:
@@ -133,6 +134,7 @@ class Reply:
     request_id: str
 
 
+@tape.noted
 def send(settings: Settings, request: Mapping[str, Any], timeout_s: float) -> Reply:
     """POST `request` (the arguments of `messages.create`) once. Raises CallFailed; ends within `timeout_s`.
 

@@ -3,7 +3,8 @@
 
 The rules planner goes first, always: it costs nothing, what it refuses (no template allowed, nothing to plan) the
 others would too, its proposal is the prior that the model is shown, its classes are the ones that are used, and it is
-what remains when the model cannot be asked or says nothing usable.
+what remains when the model cannot be asked or says nothing usable. What earlier attempts taught, and a revision that
+worked for a near load, are in `Past` (plan.learning).
 
     rules    the rules planner
     auto     claude with a key and a budget, else rules
@@ -22,7 +23,8 @@ from collections.abc import Sequence
 
 from controller.api import Proposal, SchedulerPolicy, SchedulerTemplate, SchedulingIntent, WorkloadProfile
 from controller.errors import InputError
-from controller.plan import claude, messages, rules
+from controller.plan import claude, learning, messages, tape
+from controller.plan.learning import Past
 from controller.plan.messages import Settings
 from controller.plan.transport import Transport
 
@@ -34,13 +36,13 @@ def propose(
     intents: Sequence[SchedulingIntent],
     policy: SchedulerPolicy,
     templates: Sequence[SchedulerTemplate],
+    past: Past | None = None,
     *,
-    earlier: Sequence[claude.Past] = (),
     transport: Transport | None = None,
 ) -> Proposal:
     """A proposal for `intents` (those that matched) from the templates that `policy` allows.
 
-    `earlier` is what became of proposals for the same inputs, oldest first; it is given to models as typed lessons.
+    `past` is what became of proposals for the same inputs (it is given to models as typed lessons) and what is near.
 
     Raises InputError where there is nothing to propose, for mode search, and for mode claude without a key. Network,
     quota, budget and nonsense never raise: `planner.note` of the rules planner's proposal tells them.
@@ -53,7 +55,8 @@ def propose(
         )
     allow = policy.spec.templates.allow
     allowed = [t for t in templates if any(fnmatch.fnmatchcase(t.name, glob) for glob in allow)]
-    base = rules.propose(profile, intents, policy, allowed)
+    past = past or Past()
+    base = learning.first(profile, intents, policy, allowed, past)
     if mode == "rules" and transport is None:
         return base
     by: Settings | Transport
@@ -69,14 +72,17 @@ def propose(
         if policy.spec.planner.budget.usd_per_day == 0:
             return _noted(base, "the policy's planner.budget.usdPerDay is 0")
     try:
-        made = claude.propose(profile, intents, policy, allowed, base, by, earlier=earlier)
+        made = claude.propose(profile, intents, policy, allowed, base, by, earlier=past.lessons)
     except claude.NoAnswer as reason:
         return _noted(base, f"claude gave no proposal: {reason.message}")
+    if past.was_refused(made):
+        return _noted(base, "claude proposed again what was rejected before")
+    made = learning.credited(made, past)
     return _noted(made, NO_NEW_TEMPLATES) if policy.spec.planner.autonomy == "template" else made
 
 
 def _settings(policy: SchedulerPolicy) -> messages.Settings:
-    settings = messages.Settings.from_environment()
+    settings = tape.settings(messages.Settings.from_environment)
     if settings is None:
         raise InputError(
             f"policy {policy.name} asks for planner {policy.spec.planner.mode}, and {messages.KEY} is not set",
