@@ -10,7 +10,7 @@ here unless that building is wrong. Two checks, neither of which trusts the buil
 
     no string of the inputs (process names, cgroup paths, units, labels, annotations, names of nodes, intents, policies
     and templates, texts of committed templates, reasons and notes) occurs in the bytes that are sent, unless each of
-    its words is one of our own texts' too: a process may be called slice, or even `","tasks":4`, and nobody shall
+    its words is in our own texts too: a process may be called slice, or even `","tasks":4`, and nobody shall
     silence the planner by a name; such a string is left to the first check
 
 What fails is not sent. The message names neither the text nor where it came from.
@@ -57,9 +57,9 @@ class Guard:
 
     def __init__(self, trusted: Iterable[str], untrusted: Iterable[str]) -> None:
         self._trusted = _always() | set(trusted)
-        words = set(_WORD.findall("\n".join(self._trusted).lower()))
+        corpus = "\n".join(sorted(self._trusted)).lower()
         found = {text.strip().lower() for text in untrusted}
-        self._untrusted = sorted(text for text in found if not all(_is_plain(w, words) for w in _WORD.findall(text)))
+        self._untrusted = sorted(text for text in found if not all(_is_ours(w, corpus) for w in _WORD.findall(text)))
 
     @classmethod
     def of_plan(
@@ -104,8 +104,8 @@ class Guard:
         raise Tainted("a request held a text that is none of our own, and was not sent")
 
 
-def _is_plain(word: str, ours: set[str]) -> bool:
-    return word in ours or _PLAIN.fullmatch(word) is not None
+def _is_ours(word: str, corpus: str) -> bool:
+    return word in corpus or _PLAIN.fullmatch(word) is not None
 
 
 def _strings(value: Any) -> Iterator[str]:

@@ -184,7 +184,18 @@ def test_a_prompt_that_leaks_is_not_sent(leak: str, tmp_path: Path, monkeypatch:
 
 def test_our_own_words_as_names_do_not_stop_a_plan(tmp_path: Path) -> None:
     """A process may be called slice, 5000 or template: nobody can silence the planner by a name."""
-    names = ("slice", "5000", "template", "wakeupLatency", "system", "i1", "500us..20ms", '","tasks":4,', '{"node":{')
+    names = (
+        "slice",
+        "5000",
+        "template",
+        "wakeupLatency",
+        "system",
+        "i1",
+        "500us..20ms",
+        '","tasks":4',
+        '","tas',
+        '{"node":{',
+    )
     for name in names:
         asked = case.Authored([case.strategy(), case.filling()])
         profile = case.profile(case.workload(name, "comm", comms=(name,), wakeups=5000), node=name)
