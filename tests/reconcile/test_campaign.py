@@ -213,7 +213,7 @@ def test_a_changed_answer_or_question_is_named(monkeypatch):
 
 
 def test_an_empty_budget_is_found_empty_again(monkeypatch, tmp_path):
-    first = asked(monkeypatch, [answer(ALONE, input_tokens=4_000_000, output_tokens=0)])
+    first = asked(monkeypatch, [answer(ALONE, input_tokens=11_000_000, output_tokens=0)])
     assert first.proposal is not None
     second = asked(monkeypatch, [])
     assert second.proposal is not None
