@@ -8,7 +8,7 @@ TEMPLATE_BENCHES := $(wildcard $(addprefix bench/,templates.py batch.py families
 BENCH_SECONDS ?= 220
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench mutation-score conformance bench-templates verification-doc observation-doc templates-doc profile-schema clean require-venv
+.PHONY: help setup demo test lint bench mutation-score conformance bench-templates verification-doc observation-doc templates-doc planner-doc profile-schema clean require-venv
 .NOTPARALLEL:
 
 help:  ## this list
@@ -55,6 +55,9 @@ observation-doc: require-venv  ## write docs/observation.md anew, from the code'
 
 templates-doc: require-venv  ## write docs/templates.md anew, from templates/ and bench/results
 	@$(PYTHON) scripts/templates_doc.py
+
+planner-doc: require-venv  ## write docs/planner.md anew, from the roles, prices and checks and bench/results
+	@$(PYTHON) scripts/planner_doc.py
 
 clean:  ## remove what was built here: .venv, caches, build output (the cache of kernels stays)
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist *.egg-info

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 from typing import NoReturn
 
 import hypothesis
@@ -20,3 +22,12 @@ def missing(what: str, remedy: str = "make setup") -> NoReturn:
     if os.environ.get("CI") == "true":
         pytest.fail(text)
     pytest.skip(text)
+
+
+@pytest.fixture(autouse=True)
+def _no_key_is_left() -> Iterator[None]:
+    """A planner holds the key that it took out of the environment: the next test has none."""
+    yield
+    messages = sys.modules.get("controller.plan.messages")
+    if messages is not None:
+        messages.forget_key()

@@ -31,6 +31,7 @@ from controller.api.intent import (
     SchedulingIntent,
     WorkloadSelector,
 )
+from controller.api.lesson import Lesson, PlanCost, lesson_of
 from controller.api.node import (
     Attachment,
     ExitReport,
@@ -70,6 +71,8 @@ from controller.api.profile import (
 from controller.api.proposal import ClassMatch, PlannerRecord, Proposal, RenderedSource, TaskClass
 from controller.api.report import Reporter, Silent
 from controller.api.revision import (
+    PlannedIntent,
+    Recalled,
     RevisionDigests,
     RevisionFiles,
     RevisionSpec,
@@ -84,12 +87,13 @@ __all__ = [
     "API_VERSION", "GROUP", "STAGES", "ApiModel", "Attachment", "CgroupCpu", "ClassMatch", "Classification",
     "Condition", "ConditionStatus", "CpuStats", "Desired", "Drift", "DsseSignature", "Envelope", "EvidenceFile",
     "ExitReport", "Finding", "Fingerprint", "Guardrail", "Histogram", "Hole", "HoleRange", "IntentMatch", "IntentSpec",
-    "IntentStatus", "KernelColumn", "KernelFacts", "Metric", "NodeEvent", "NodeScheduler", "NodeSpec", "NodeStatus",
-    "ObjectMeta", "Objective", "Parameter", "Passport", "PlanOutcome", "PlannerRecord", "PolicySpec", "PolicyStatus",
-    "Pressure", "Proposal", "Pulse", "Quarantined", "RenderedSource", "Reporter", "Resource", "RevisionBytes",
-    "RevisionDigests", "RevisionFiles", "RevisionSpec", "RevisionStatus", "RevisionTarget", "RolloutSpec",
-    "SchedExtAbilities", "SchedulerPolicy", "SchedulerRevision", "SchedulerTemplate", "SchedulingIntent", "Signature",
-    "Silent", "SourceState", "StageResult", "Status", "Store", "TaskClass", "TemplateSource", "TemplateSpec",
-    "Topology", "Verdict", "WakeEdge", "WorkloadProfile", "WorkloadSelector", "WorkloadStats", "fingerprint_of",
-    "format_duration", "format_percent", "now", "parse_duration", "parse_percent", "set_condition", "sha256",
+    "IntentStatus", "KernelColumn", "KernelFacts", "Lesson", "Metric", "NodeEvent", "NodeScheduler", "NodeSpec",
+    "NodeStatus", "ObjectMeta", "Objective", "Parameter", "Passport", "PlanCost", "PlanOutcome", "PlannedIntent",
+    "PlannerRecord", "PolicySpec", "PolicyStatus", "Pressure", "Proposal", "Pulse", "Quarantined", "Recalled",
+    "RenderedSource", "Reporter", "Resource", "RevisionBytes", "RevisionDigests", "RevisionFiles", "RevisionSpec",
+    "RevisionStatus", "RevisionTarget", "RolloutSpec", "SchedExtAbilities", "SchedulerPolicy", "SchedulerRevision",
+    "SchedulerTemplate", "SchedulingIntent", "Signature", "Silent", "SourceState", "StageResult", "Status", "Store",
+    "TaskClass", "TemplateSource", "TemplateSpec", "Topology", "Verdict", "WakeEdge", "WorkloadProfile",
+    "WorkloadSelector", "WorkloadStats", "fingerprint_of", "format_duration", "format_percent", "lesson_of", "now",
+    "parse_duration", "parse_percent", "set_condition", "sha256",
 ]  # fmt: skip

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from controller.api.base import ApiModel, Digest, Duration, LabelMap, Percent, Resource, Status, Timestamp
+from controller.api.lesson import MAX_LESSONS, Lesson, PlanCost
 
 _DAY = 86_400_000_000_000
 _SECOND = 1_000_000_000
@@ -94,7 +95,10 @@ class PolicySpec(ApiModel):
 
 
 class PlanOutcome(ApiModel):
-    """How planning for one set of inputs ended. A failure is remembered until an input changes: retries cost money."""
+    """How planning for one set of inputs ended. A failure is remembered until an input changes: retries cost money.
+
+    With reason `Recalled` nothing was planned or verified: `recalled` is a revision that was taken as it is.
+    """
 
     plan_key: Digest = Field(description="Of the policy, the intents and the target: what a node looks for.")
     inputs: Digest = Field(description="Of everything that may change the result: the plan key and the templates.")
@@ -105,6 +109,12 @@ class PlanOutcome(ApiModel):
     message: Annotated[str, Field(max_length=4096)] = Field(description="A sentence for people.")
     revision: str | None = Field(default=None, description="The revision made, if any.")
     attempts: Annotated[int, Field(ge=1)] = Field(default=1, description="Times tried with these inputs.")
+    recalled: str | None = Field(default=None, description="The earlier revision that was taken instead of planning.")
+    lessons: tuple[Lesson, ...] = Field(
+        default=(), max_length=MAX_LESSONS, description="What became of each candidate for this key, oldest first."
+    )
+    cost: PlanCost | None = Field(default=None, description="Of all attempts with these inputs; absent: unknown.")
+    campaign: Digest | None = Field(default=None, description="Of the recorded campaign that `plan --replay` takes.")
     at: Timestamp = Field(description="When it ended.")
 
 

@@ -70,6 +70,11 @@ class Proposal(ApiModel):
     planner: PlannerRecord = Field(description="Who decided.")
     reasons: tuple[Annotated[str, Field(max_length=1000)], ...] = Field(default=(), description="Why, a sentence each.")
 
+    def substance(self) -> str:
+        """`sha256:…` of what is rendered from it: equal where only who proposed it, and why, differ."""
+        said = self.model_copy(update={"planner": PlannerRecord(name="rules", version=""), "reasons": ()})
+        return said.content_digest()
+
     @model_validator(mode="after")
     def _handles_in_order(self) -> Proposal:
         if [c.handle for c in self.classes] != [f"c{i + 1}" for i in range(len(self.classes))]:

@@ -9,6 +9,8 @@ from pydantic import Field
 
 from controller.api.base import ApiModel, Digest, DnsName, Resource, Status, Timestamp
 from controller.api.fingerprint import Fingerprint
+from controller.api.intent import Guardrail, Objective
+from controller.api.lesson import MAX_LESSONS, Lesson, PlanCost
 from controller.api.proposal import Proposal
 
 RelativePath = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*(/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*$")]
@@ -48,6 +50,21 @@ class RevisionTarget(ApiModel):
     topology_class: str
 
 
+class PlannedIntent(ApiModel):
+    """What one intent wanted when it was planned for; its selector and weight are in the class made of it."""
+
+    intent: str = Field(description="NAMESPACE/NAME.")
+    objective: Objective = Field(description="What was to be made better.")
+    guardrails: tuple[Guardrail, ...] = Field(default=(), max_length=32, description="What must not get worse.")
+
+
+class Recalled(ApiModel):
+    """An earlier revision that was taken instead of planning."""
+
+    revision: DnsName = Field(description="Whose bytes and passport these are.")
+    distance: Annotated[float, Field(ge=0, le=1)] = Field(description="Of the load now from the one it was made for.")
+
+
 class RevisionSpec(ApiModel):
     """A proposal, its digests and whom it is for."""
 
@@ -59,6 +76,13 @@ class RevisionSpec(ApiModel):
     digests: RevisionDigests = Field(description="What the bytes must be.")
     files: RevisionFiles = Field(description="Where the bytes lie.")
     workload: Fingerprint | None = Field(default=None, description="The load it was planned for.")
+    intents: tuple[PlannedIntent, ...] = Field(default=(), max_length=255, description="What was wanted, by class.")
+    recalled: Recalled | None = Field(default=None, description="The earlier revision that it is, under another key.")
+    lessons: tuple[Lesson, ...] = Field(
+        default=(), max_length=MAX_LESSONS, description="The attempts before it and its own trial, oldest first."
+    )
+    campaign: Digest | None = Field(default=None, description="Of the recorded campaign that `plan --replay` takes.")
+    cost: PlanCost | None = Field(default=None, description="What planning it cost; absent: unknown.")
     created_at: Timestamp = Field(description="When it was made.")
 
 

@@ -8,7 +8,7 @@ an agent's own status writes can never look like a change of intent.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, Protocol
 
 from pydantic import Field
@@ -65,6 +65,18 @@ class RevisionBytes(ApiModel):
     evidence: dict[str, bytes] = Field(default_factory=dict)
 
 
+class Lease(Protocol):
+    """A right that ends by itself when its holder does."""
+
+    def confirm(self) -> bool:
+        """Whether it is still ours, asked where the truth is; if so, it is as good as new."""
+        ...
+
+    def release(self) -> None:
+        """Give it back."""
+        ...
+
+
 class Store(Protocol):
     """What reconcile needs of a home for resources."""
 
@@ -75,6 +87,10 @@ class Store(Protocol):
     def revision_bytes(self, revision: SchedulerRevision, commit: str) -> RevisionBytes:
         """The files of `revision` as committed in `commit`, without its evidence. RepositoryError if missing or not
         regular files."""
+        ...
+
+    def evidence(self, revision: SchedulerRevision, commit: str) -> Mapping[str, bytes]:
+        """The evidence files of `revision` by name, as committed in `commit`. RepositoryError if one is not there."""
         ...
 
     def add_revision(self, revision: SchedulerRevision, files: RevisionBytes, *, branch: str | None = None) -> str:
@@ -91,6 +107,16 @@ class Store(Protocol):
 
     def put_status(self, writer: str, resources: Sequence[Resource]) -> None:
         """Replace everything `writer` (a node's name, or `planner`) says. No commit when nothing changed."""
+        ...
+
+    def update_status(
+        self, writer: str, build: Callable[[Mapping[tuple[str, str, str], Resource]], Sequence[Resource]]
+    ) -> None:
+        """As `put_status`, of what `build` makes of the statuses as they are; asked again when a race was lost."""
+        ...
+
+    def lease(self, key: str) -> Lease | None:
+        """The right to work on `key`, for this process alone; None while another one has it."""
         ...
 
     def wait(self, timeout_s: float) -> bool:

@@ -32,6 +32,12 @@ def _run_arguments(parser: Parser) -> None:
 def _run(args: Namespace, context: Context) -> int:
     if args.role not in _ROLES:
         raise InputError(f'invalid argument "{args.role}" for "--role" flag: must be one of {", ".join(_ROLES)}')
+    if args.role == "node":
+        os.environ.pop("ANTHROPIC_API_KEY", None)  # a node plans nothing
+    else:
+        from controller.plan.messages import hold_key
+
+        hold_key()
     if args.role != "planner":
         _go_before_the_load()
     times = {flag: _positive(getattr(args, flag), f"--{flag.replace('_', '-')}") for flag in _TIMES}

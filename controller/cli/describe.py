@@ -5,17 +5,20 @@ from __future__ import annotations
 
 import re
 from argparse import Namespace
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from controller.api import NodeEvent, NodeScheduler, Resource
-from controller.api.kinds import KINDS, of
+from controller.api import NodeEvent, NodeScheduler, Resource, SchedulerRevision
+from controller.api.kinds import KINDS, find, of
 from controller.cli.command import Parser, Verb, not_found
 from controller.cli.context import Context
 from controller.cli.resources import Wanted, load, lookup, no_resources, select, wanted
 from controller.cli.text import age, align, cell, one_line, printable
 
 Row = list[str]
+
+REVISIONS = find("srev") or KINDS[-1]
 
 _OWN_KEYS = {"labels", "nodeSelector", "podSelector", "parameters", "expressions"}
 
@@ -30,13 +33,16 @@ def _arguments(parser: Parser) -> None:
 
 def _describe(args: Namespace, context: Context) -> int:
     targets = wanted(args)
-    everything = load(context, context.store(args), [*(target.kind for target in targets), KINDS[-1]])
+    kinds = [target.kind for target in targets]
+    revisions = [REVISIONS] if any(kind.name == "NodeScheduler" for kind in kinds) else []
+    everything = load(context, context.store(args), [*kinds, *revisions, KINDS[-1]])
     nodes = [resource for resource in everything if isinstance(resource, NodeScheduler)]
+    made = {resource.name: resource for resource in everything if isinstance(resource, SchedulerRevision)}
     texts: list[str] = []
     missing: list[Wanted] = []
     for target in targets:
         chosen = select(target, everything, args)
-        texts += [_text(resource, nodes, context.now()) for resource in chosen]
+        texts += [_text(resource, nodes, context.now(), _serving(resource, made)) for resource in chosen]
         missing += [target] if target.name and not chosen else []
     if texts:
         context.out("\n\n".join(texts))
@@ -48,7 +54,17 @@ def _describe(args: Namespace, context: Context) -> int:
     return 1 if missing else 0
 
 
-def _text(resource: Resource, nodes: list[NodeScheduler], now: datetime) -> str:
+def _serving(resource: Resource, made: Mapping[str, SchedulerRevision]) -> SchedulerRevision | None:
+    """The revision that the object is, or runs."""
+    if isinstance(resource, SchedulerRevision):
+        return resource
+    attached = resource.status.attached if isinstance(resource, NodeScheduler) and resource.status else None
+    return made.get(attached.revision) if attached is not None and attached.revision is not None else None
+
+
+def _text(
+    resource: Resource, nodes: list[NodeScheduler], now: datetime, revision: SchedulerRevision | None = None
+) -> str:
     wire = resource.wire()
     meta = resource.metadata
     head: list[Row] = [["Name:", resource.name]]
@@ -64,6 +80,7 @@ def _text(resource: Resource, nodes: list[NodeScheduler], now: datetime) -> str:
         _section("Spec", wire.get("spec", {})),
         _section("Status", status),
         _dump(dump),
+        _payback(revision) if revision is not None else [],
         _conditions(lookup(wire, ".status.conditions") or [], now),
         _events(resource, nodes, now),
     ]
@@ -110,6 +127,22 @@ def _scalar(value: Any) -> str:
 def _words(key: str) -> str:
     """`matchedTasks` → `Matched Tasks`."""
     return " ".join(word.capitalize() for word in re.findall(r"[A-Z]?[a-z]+", key))
+
+
+def _payback(revision: SchedulerRevision) -> list[Row]:
+    """What the plan cost and saves, as far as it is known."""
+    from controller.plan.payback import payback
+
+    known = payback(revision)
+    recalled = revision.spec.recalled
+    came = f"{recalled.revision}, at distance {recalled.distance:.2f}" if recalled is not None else "<none>"
+    why = f" ({known.why})" if known.why else ", on a node like the one it was planned for"
+    return [
+        ["Payback:"],
+        ["  Recalled From:", came],
+        ["  Plan Cost:", known.cost_text()],
+        ["  CPU Time Saved:", known.saved_text() + why],
+    ]
 
 
 def _dump(text: str) -> list[Row]:

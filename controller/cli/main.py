@@ -50,6 +50,8 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "observe twin": Entry("twin", "TWIN", "Make a load of a profile that rt-app can run"),
         "observe schema": Entry("observe", "SCHEMA", "Print the JSON Schema of a profile"),
         "plan": Entry("pipeline", "PLAN", "Propose a scheduler for a profile and the committed intents"),
+        "search": Entry("search", "SEARCH", "Find revisions that worked, by intent, metric, text or a recorded load"),
+        "budget": Entry("budget", "BUDGET", "Show what planning cost, and what the policies allow"),
         "render": Entry("pipeline", "RENDER", "Print the C of a proposal"),
         "verify": Entry("verify", "VERIFY", "Put a scheduler through every stage on real kernels"),
         "passport show": Entry("passport", "SHOW", "Show what a passport says, stage by stage"),

@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
-from controller.api import NodeEvent, NodeScheduler
+from controller.api import NodeEvent, NodeScheduler, SchedulerRevision
 from controller.cli.command import Parser, Verb
 from controller.cli.context import Context
 from controller.cli.output import objects
@@ -33,10 +34,29 @@ def _status(args: Namespace, context: Context) -> int:
         return 0
     wide = args.output == "wide"
     header = ["NODE", "STATE", "ATTACHED", "PHASE", "READY", "MESSAGE", "AGE"]
-    header += ["KERNEL", "OPS", "COMMIT", "HEARTBEAT"] * wide
-    rows = [_status_row(node, context.now(), wide) for node in nodes]
+    header += ["KERNEL", "OPS", "COMMIT", "HEARTBEAT", "RECALLED FROM", "PLAN COST", "CPU SAVED"] * wide
+    revisions = _revisions(context, args) if wide else {}
+    rows = [_status_row(node, context.now(), wide) + _payback(node, revisions) * wide for node in nodes]
     context.out(table(header, rows, headers=not args.no_headers))
     return 0
+
+
+def _revisions(context: Context, args: Namespace) -> dict[str, SchedulerRevision]:
+    """The committed revisions by name; none without a good commit: `status` shows nodes all the same."""
+    desired = context.store(args).read().desired
+    return {revision.name: revision for revision in desired.revisions} if desired is not None else {}
+
+
+def _payback(node: NodeScheduler, revisions: Mapping[str, SchedulerRevision]) -> list[str]:
+    """Of what the node runs: where it came from, what planning it cost, what it saves."""
+    from controller.plan.payback import payback
+
+    attached = node.status.attached if node.status is not None else None
+    revision = revisions.get(attached.revision or "") if attached is not None else None
+    if revision is None:
+        return ["<none>", "<none>", "<none>"]
+    known, recalled = payback(revision), revision.spec.recalled
+    return [recalled.revision if recalled is not None else "<none>", known.cost_text(), known.saved_text()]
 
 
 def _nodes(names: list[str], context: Context, args: Namespace) -> list[NodeScheduler]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from controller.cli.command import Parser, UsageError, Verb
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
         SchedulerTemplate,
         WorkloadProfile,
     )
+    from controller.plan.bridge import Bridge
 
 
 def _plan_arguments(parser: Parser) -> None:
@@ -30,17 +32,30 @@ def _plan_arguments(parser: Parser) -> None:
         "--policy", metavar="NAME", help="plan under this policy; default: the one that governs the node"
     )
     parser.add_argument("--planner", metavar="MODE", help="auto, rules, search or claude; default: as the policy says")
+    parser.add_argument(
+        "--bridge", metavar="DIR", help="ask by files: each question is written to DIR, its answer is read from there"
+    )
+    parser.add_argument("--bridge-wait", metavar="TIME", default="10m", help="how long an answer may take")
+    parser.add_argument("--autonomy", metavar="LEVEL", help="parameters or expressions; at most what the policy allows")
+    parser.add_argument("--no-recall", action="store_true", help="do not look for what worked before")
+    parser.add_argument("--record", metavar="BUNDLE", default="", help="keep all that went into it in this new folder")
+    parser.add_argument("--replay", metavar="BUNDLE", default="", help="make a recorded plan again: a folder or digest")
     parser.output("yaml", "json")
 
 
 def _plan(args: Namespace, context: Context) -> int:
     from controller import plan
     from controller.api import NodeScheduler, NodeStatus, ObjectMeta
+    from controller.reconcile.campaign import Campaign
     from controller.reconcile.keys import counted_intents
     from controller.reconcile.planner import allowed_templates
 
     if args.filename and args.node:
         raise UsageError("-f and --node exclude each other")
+    if args.replay:
+        from controller.cli.campaign import replayed
+
+        return replayed(args, context)
     store = context.store(args)
     desired = context.desired(store)
     nodes = {node.name: node for node in store.nodes()}
@@ -48,17 +63,68 @@ def _plan(args: Namespace, context: Context) -> int:
         raise InputError(f'node "{args.node}" has not reported', remedy=f"known are: {', '.join(nodes) or '-'}")
     profile = _profile_to_plan(args, context, desired, nodes)
     labels = nodes[profile.node].spec.labels if profile.node in nodes else {}
-    policy = _policy(args, context, desired, labels)
-    seen = NodeScheduler(metadata=ObjectMeta(name="profiled"), status=NodeStatus(profile=profile))
+    policy = _with_autonomy(_policy(args, context, desired, labels), args.autonomy)
+    status = NodeStatus(profile=profile, kernel=profile.kernel, topology=profile.topology)
+    seen = NodeScheduler(metadata=ObjectMeta(name="profiled"), status=status)
     intents = counted_intents(desired, seen)
     if not intents:
         raise InputError(
             f"no plan: none of the {len(desired.intents)} intents matches a task of the profile",
             remedy="`schedctl observe` shows what ran; compare the selectors",
         )
-    proposal = plan.propose(profile, intents, policy, allowed_templates(policy, desired))
+    templates = allowed_templates(policy, desired)
+    bridge = _bridge(args, context)
+    if bridge is not None and args.record:
+        raise UsageError("--bridge and --record exclude each other")
+    known, past = None, plan.Past()
+    if not args.no_recall and bridge is None:
+        from controller.cli.recalling import remembered
+
+        known, past = remembered(context, store, desired, seen, policy, intents, templates)
+    if args.record:
+        from controller.cli.campaign import recorded
+
+        proposal = recorded(args, context, Campaign(profile, intents, policy, templates, past))
+    else:
+        proposal = known or plan.propose(profile, intents, policy, templates, past, transport=bridge)
     context.out(structured(proposal.wire(), args.output))
     return 0
+
+
+def _bridge(args: Namespace, context: Context) -> Bridge | None:
+    """The file bridge, if it is asked for."""
+    if args.bridge is None:
+        return None
+    from controller.api import parse_duration
+    from controller.plan.bridge import Bridge
+
+    try:
+        wait_s = parse_duration(args.bridge_wait) / 1e9
+    except ValueError as error:
+        raise InputError(f'invalid --bridge-wait "{args.bridge_wait}"', remedy=f"it {error}") from None
+    context.warn(f"Questions come to {args.bridge}: answer each by its .answer.json within {args.bridge_wait}")
+    return Bridge(Path(args.bridge), patience_s=wait_s)
+
+
+_AUTONOMY = ("parameters", "expressions", "template")
+
+
+def _with_autonomy(policy: SchedulerPolicy, wanted: str | None) -> SchedulerPolicy:
+    """The policy with less freedom for the planner. InputError for more than it allows."""
+    if wanted is None:
+        return policy
+    if wanted not in _AUTONOMY:
+        raise InputError(f'unknown autonomy "{wanted}"', remedy=f"one of {', '.join(_AUTONOMY[:2])}")
+    if wanted == "template":
+        raise InputError("this version of schedctl writes no new templates", remedy="use --autonomy expressions")
+    planner = policy.spec.planner
+    if _AUTONOMY.index(wanted) > _AUTONOMY.index(planner.autonomy):
+        raise InputError(
+            f"policy {policy.name} allows a planner to change {planner.autonomy} only, not {wanted}",
+            remedy="raise spec.planner.autonomy in the policy",
+        )
+    spec = policy.spec.model_copy(update={"planner": planner.model_copy(update={"autonomy": wanted})})
+    return policy.model_copy(update={"spec": spec})
 
 
 def _profile_to_plan(
@@ -141,5 +207,11 @@ def template_of(name: str, args: Namespace, context: Context) -> SchedulerTempla
     return known[name]
 
 
-PLAN = Verb(run=_plan, arguments=_plan_arguments, usage="[-f PROFILE | --node NODE] [--planner rules] [-o json]")
+PLAN = Verb(
+    run=_plan,
+    arguments=_plan_arguments,
+    usage="[-f PROFILE | --node NODE] [--planner rules] [--record BUNDLE] [-o json]\n  schedctl plan --replay BUNDLE",
+    details="--replay needs neither key nor network. Exit code: 0 the same in every byte, 1 something differs, "
+    "2 not all could be told here.",
+)
 RENDER = Verb(run=_render, arguments=_render_arguments, usage="-f PROPOSAL")

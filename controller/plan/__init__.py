@@ -3,10 +3,19 @@
 
 select    which planner decides: `propose`
 rules     the offline planner, and the prior of the others
-claude    one call of a model through the Messages API; prompt, messages and ledger serve it
+claude    roles that a model fills: observer, planner, executor, learner; values is what passes between them
+prompt    what a model may be told; taint checks that it is told nothing else
+messages  the Messages API; bridge asks by files instead; transport is what they have in common
+ledger    what it costs
+recall    committed revisions that fit a question: exact ones to take, near ones to start from
+lookup    committed revisions found by words and by the distance of a load
+learning  what a plan is told of the past: lessons of earlier attempts, and a prior
+payback   what a plan cost, and what its scheduler saves
+tape      what was asked of a model, recorded and played back
 testing   a Messages API endpoint on loopback for tests
 """
 
+from controller.plan.learning import Past
 from controller.plan.select import propose
 
-__all__ = ["propose"]
+__all__ = ["Past", "propose"]

@@ -5,7 +5,11 @@ The ledger is one JSON-lines file in the state folder. Each request to the Messa
 BEFORE it is sent, with the most it can cost, and a line after, with what it did cost; a process killed between the two
 leaves the first, which then counts in full. Reading today's spend, comparing it with the policy's budget and writing
 the first line happen under one file lock, so two planners on one machine cannot spend the same dollar. The budget is
-per policy and day (UTC). Neither key nor prompt nor answer is ever written: only their sizes and digests.
+per policy and day (UTC). A third line says whether the answer was taken, which is what the choice of a model learns
+from. Neither key nor prompt nor answer is ever written: only their sizes and digests.
+
+A cost that is not known is `null`, never 0: the estimate then counts against the budget. What comes over the file
+bridge costs this account nothing that could be known here: it has the estimate 0 and the cost `null`.
 """
 
 from __future__ import annotations
@@ -14,9 +18,9 @@ import fcntl
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +31,8 @@ from controller.paths import state_dir
 PRICES_AS_OF = "2026-10-16"
 """The day on which the table below was compared with the published prices."""
 _MTOK = 1_000_000
+JUDGED = 100
+"""What a model was like longer ago says little: it and the prompts have changed since."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +92,31 @@ def most(model: str, prompt_bytes: int, max_tokens: int) -> float | None:
     return cost(model, Usage(input=0, written=prompt_bytes, output=max_tokens))
 
 
+@dataclass(frozen=True)
+class Call:
+    """One call as the ledger has it. `usd` None: unknown; `outcome` "": it never ended, as when the process was killed.
+
+    `accepted` is None where no answer was judged.
+    """
+
+    call: str
+    at: str
+    policy: str
+    role: str
+    model: str
+    estimate_usd: float
+    outcome: str = ""
+    usd: float | None = None
+    tokens: Usage | None = None
+    request_id: str = ""
+    accepted: bool | None = None
+
+    @property
+    def counted_usd(self) -> float:
+        """What it takes of the budget."""
+        return self.estimate_usd if self.usd is None else self.usd
+
+
 class Ledger:
     """The file of `state_dir()`; made with mode 0600 by the first call."""
 
@@ -95,6 +126,23 @@ class Ledger:
     def spent(self, policy: str, day: str) -> float:
         """US dollars that calls of `day` (YYYY-MM-DD, UTC) under `policy` cost; at most, where that is not known."""
         return _spent(self._text(), policy, day)
+
+    def calls(self, day: str = "") -> tuple[Call, ...]:
+        """The calls of `day` (YYYY-MM-DD, UTC) or of all days, in order."""
+        return tuple(call for call in _calls(self._text()) if call.at.startswith(day))
+
+    def judged(self, role: str) -> dict[str, tuple[int, int]]:
+        """By model: how many of the newest JUDGED answers to `role` were accepted and how many refused."""
+        found: dict[str, tuple[int, int]] = {}
+        for call in [c for c in self.calls() if c.role == role and c.accepted is not None][-JUDGED:]:
+            good, bad = found.get(call.model, (0, 0))
+            found[call.model] = (good + (call.accepted is True), bad + (call.accepted is False))
+        return found
+
+    def judge(self, call: str, *, accepted: bool) -> None:
+        """Write whether the call's answer was taken."""
+        with self._locked() as descriptor:
+            _append(descriptor, {"call": call, "phase": "judged", "accepted": accepted})
 
     def reserve(self, *, policy: str, limit_usd: float, estimate_usd: float, about: dict[str, Any]) -> str:
         """Write the line before a call and return the call's id. Raises OverBudget, LedgerUnusable.
@@ -159,15 +207,36 @@ def _append(descriptor: int, line: dict[str, Any]) -> None:
 
 
 def _spent(text: str, policy: str, day: str) -> float:
+    return sum(c.counted_usd for c in _calls(text) if c.policy == policy and c.at.startswith(day))
+
+
+def _calls(text: str) -> Iterable[Call]:
     """A torn line counts nothing: torn before a call, the call was never made; torn after, its estimate stands."""
-    calls: dict[str, float] = {}
+    calls: dict[str, Call] = {}
     for line in map(_parsed, text.split("\n")):
         call = str(line.get("call", ""))
-        if line.get("phase") == "before" and line.get("policy") == policy and str(line.get("at", "")).startswith(day):
-            calls[call] = _dollars(line.get("estimateUsd"))
-        elif line.get("phase") == "after" and call in calls and line.get("usd") is not None:
-            calls[call] = _dollars(line["usd"])
-    return sum(calls.values())
+        if line.get("phase") == "before":
+            at, policy, role, model = (str(line.get(name, "")) for name in ("at", "policy", "role", "model"))
+            calls[call] = Call(call, at, policy, role, model, _dollars(line.get("estimateUsd")))
+        elif call in calls and line.get("phase") == "after":
+            usd = None if line.get("usd") is None else _dollars(line["usd"])
+            calls[call] = replace(
+                calls[call],
+                outcome=str(line.get("outcome", "")),
+                usd=usd,
+                tokens=_tokens(line.get("tokens")),
+                request_id=str(line.get("requestId", "")),
+            )
+        elif call in calls and isinstance(line.get("accepted"), bool):
+            calls[call] = replace(calls[call], accepted=line["accepted"])
+    return calls.values()
+
+
+def _tokens(value: object) -> Usage | None:
+    kinds = ("input", "output", "cached", "written")
+    if not isinstance(value, dict) or not all(isinstance(value.get(kind), int) for kind in kinds):
+        return None
+    return Usage(**{kind: value[kind] for kind in kinds})
 
 
 def _parsed(line: str) -> dict[str, Any]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the model is told: our own words, our own templates, and otherwise handles and numbers.
+"""What a model may be told: our own words, our own templates, and otherwise handles and numbers.
 
 Everything that somebody else may have written (names of processes, cgroups, intents, policies, nodes and kernels,
 labels, annotations, the texts of templates from a policy repository) stays here. The prompt speaks of workloads w1, w2,
@@ -12,6 +12,8 @@ four digits, so they carry figures and nothing else.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import math
 import re
@@ -34,6 +36,7 @@ from controller.api import (
 )
 from controller.api.template import ParameterValue
 from controller.errors import TemplateError
+from controller.plan.values import ClassValue, Guarded, Node, Percentiles, Prior, Value, Wish, Workload
 from controller.render import builtin_templates, check_template
 from controller.render.holes import hole_names
 from controller.render.parameters import number
@@ -41,42 +44,13 @@ from controller.render.parameters import number
 MAX_WORKLOADS = 12
 MAX_TEMPLATES = 24
 _LARGEST = 10**18
+OWN_UNIT = "the workload's own"
 _UNITS = {
     Metric.WAKEUP_LATENCY: "nanoseconds",
     Metric.MAKESPAN: "nanoseconds",
     Metric.CPU_SHARE: "fraction of the node's CPU time",
 }
-
-_ROLE = """\
-You plan CPU schedulers for Linux nodes (sched_ext, eBPF). You are given a catalogue of scheduler templates, what was
-measured on one node, and what its workloads want. Choose one template and fill it so that every intent is served as
-its metric, target and weight ask, while `others` (all tasks without an intent) is never starved and the guardrails
-hold. Your answer is data: it is checked against the catalogue, rendered to C, verified on a real kernel and measured
-against the kernel's own scheduler before a node may run it.
-
-How to decide
-- Start from the figures. Tasks that sleep often and run short bursts want low wakeup latency; tasks whose bursts
-  reach the slice are CPU-bound. A wakeup latency p99 far above the bursts of its workload means it waits behind others.
-- A template suits the metrics it lists; for intents of several metrics prefer the template that suits the metric of the
-  heaviest intent. Weights are as in cgroup v2 cpu.weight (default 100) and are already part of each class.
-- Shorter slices lower latency and cost switches; longer ones help throughput and caches. Change a default only
-  for a reason you can state from the figures.
-- `rulesPlanner` is what a fixed rule set would do with the same input. Keep it where you have no better reason.
-
-How to answer
-- `template`: a handle of the catalogue. Parameters you leave out keep their defaults.
-- Values are strings written as in the catalogue: durations with a unit (500us, 2ms, 1s), percentages (5%), whole
-  numbers, true or false; within the range the catalogue gives, ends included.
-- `classes`: class parameters, each for one intent handle.
-- `reasons`: one to five short sentences, each naming the figure it rests on, with handles for workloads and intents.
-"""
-
-_EXPRESSIONS = """\
-- `expressions`: may replace a hole's default. Whole numbers from 0 to 2^63 - 1: decimal literals, the names of the
-  hole, + - * / % << >> (a - b is 0 where b is larger, a / 0 is a / 1), one comparison (< <= > >= == !=), && || !,
-  c ? a : b, min(a, b), max(a, b), clamp(a, low, high) and parentheses; at most 400 characters. Over the ranges given
-  with the names no sum, product or shift may exceed 2^63 - 1: divide before you multiply.
-"""
+UNITS = frozenset({OWN_UNIT, *_UNITS.values()})
 
 
 @dataclass(frozen=True)
@@ -93,18 +67,24 @@ class Entry:
 
 @dataclass(frozen=True)
 class Prompt:
-    """The texts to send, the JSON schema of the answer, and what each handle stands for.
+    """What the roles are given, typed, and what each handle stands for.
 
     `classes` maps an intent's handle to the index of its class in the proposal, `names` every handle to what a person
     calls it.
     """
 
-    system: str
-    findings: str
-    schema: dict[str, Any]
     templates: Mapping[str, Entry]
     classes: Mapping[str, int]
     names: Mapping[str, str]
+    node: Node
+    workloads: tuple[Workload, ...]
+    intents: tuple[Wish, ...]
+    prior: Prior | None
+    expressions: bool
+
+    def workload(self, handle: str) -> Workload | None:
+        """The figures of `handle`, if it was measured."""
+        return next((w for w in self.workloads if w.workload == handle), None)
 
 
 def build(
@@ -115,28 +95,57 @@ def build(
     *,
     expressions: bool,
 ) -> Prompt:
-    """The prompt for one plan. `base` is the rules planner's proposal: its classes are the intents to plan for."""
+    """What is known for one plan. `base` is the rules planner's proposal: its classes are the intents to plan for."""
     entries = {entry.handle: entry for entry in _entries(templates, profile.kernel.release, expressions=expressions)}
     handles = {task_class.intent: f"i{i}" for i, task_class in enumerate(base.classes, start=1)}
     workloads = _workload_handles(profile, handles)
-    findings = {
-        "node": _node(profile),
-        "workloads": [_workload(w, handle, profile.window_ns) for handle, w in workloads],
-        "intents": [_intent(i, handles, profile) for i in intents if i.qualified_name in handles],
-        "rulesPlanner": _prior(base, entries),
-    }
     names = {entry.handle: entry.template.name for entry in entries.values()}
     names |= {handle: intent for intent, handle in handles.items()}
     names |= {handle: w.name for handle, w in workloads if handle.startswith("w")}
-    catalogue = [_catalogued(entry) for entry in entries.values()]
     return Prompt(
-        system=_ROLE + (_EXPRESSIONS if expressions else "") + "\nCatalogue\n" + _json(catalogue),
-        findings=_json(findings),
-        schema=_schema(list(entries), list(handles.values()), expressions=expressions),
         templates=entries,
         classes={handle: i for i, handle in enumerate(handles.values())},
         names=names,
+        node=_node(profile),
+        workloads=tuple(_workload(w, handle, profile.window_ns) for handle, w in workloads),
+        intents=tuple(_intent(i, handles, profile) for i in intents if i.qualified_name in handles),
+        prior=_prior(base, entries),
+        expressions=expressions,
     )
+
+
+def outline(entries: Iterable[Entry]) -> str:
+    """The catalogue as the planner reads it: what each template is for and which way its parameters can go."""
+    return _json([_outlined(entry) for entry in entries])
+
+
+def page(entry: Entry) -> str:
+    """One template as the executor reads it, with every range."""
+    return _json(_catalogued(entry))
+
+
+@functools.cache
+def our_texts() -> frozenset[str]:
+    """Every text and word that pages and outlines of the templates shipped with schedctl consist of."""
+    ours = builtin_templates()
+    found: set[str] = set()
+    for entry in _entries(ours, "", expressions=True):
+        _collect(_catalogued(entry), found)
+        _collect(_outlined(entry), found)
+        found.update(name for hole in entry.holes.values() for name in hole.names)
+    return frozenset(found)
+
+
+def _collect(value: Any, found: set[str]) -> None:
+    if isinstance(value, str):
+        found.add(value)
+    elif isinstance(value, Mapping):
+        for key, each in value.items():
+            found.add(key)
+            _collect(each, found)
+    elif isinstance(value, list):
+        for each in value:
+            _collect(each, found)
 
 
 def canonical(parameter: Parameter, value: ParameterValue) -> str:
@@ -193,6 +202,18 @@ def _version(text: str) -> tuple[int, ...]:
     return (int(found[1]), int(found[2])) if found else ()
 
 
+def _outlined(entry: Entry) -> dict[str, Any]:
+    spec = entry.template.spec
+    shown: dict[str, Any] = {"template": entry.handle, "suits": [metric.value for metric in spec.suits]}
+    if entry.ours:
+        shown |= {"name": entry.template.name, "summary": spec.summary}
+    shown["parameters"] = {n: p.description if entry.ours else p.type for n, p in entry.parameters.items()}
+    shown["classParameters"] = {n: p.description if entry.ours else p.type for n, p in entry.class_parameters.items()}
+    if entry.holes:
+        shown["holes"] = list(entry.holes)
+    return shown
+
+
 def _catalogued(entry: Entry) -> dict[str, Any]:
     spec = entry.template.spec
     shown: dict[str, Any] = {"template": entry.handle, "suits": [metric.value for metric in spec.suits]}
@@ -222,35 +243,45 @@ def _parameter(name: str, parameter: Parameter, *, ours: bool) -> dict[str, Any]
     return shown | ({"description": parameter.description} if ours else {})
 
 
-def _prior(base: Proposal, entries: Mapping[str, Entry]) -> dict[str, Any] | None:
+def _prior(base: Proposal, entries: Mapping[str, Entry]) -> Prior | None:
     entry = next((e for e in entries.values() if e.template.name == base.template), None)
     if entry is None:
         return None
-    classes = [
-        {"intent": f"i{i}", "name": name, "value": value}
-        for i, task_class in enumerate(base.classes, start=1)
-        for name, value in _values(entry.class_parameters, task_class.parameters)
-    ]
-    chosen = [{"name": name, "value": value} for name, value in _values(entry.parameters, base.parameters)]
-    return {"template": entry.handle, "parameters": chosen, "classes": classes}
+    return Prior(
+        template=entry.handle,
+        parameters=shown_values(entry, base.parameters),
+        classes=tuple(
+            ClassValue(intent=f"i{i}", name=name, value=value)
+            for i, task_class in enumerate(base.classes, start=1)
+            for name, value in _values(entry.class_parameters, task_class.parameters)
+        ),
+    )
+
+
+def shown_values(entry: Entry, given: Mapping[str, ParameterValue]) -> tuple[Value, ...]:
+    """Values of a proposal from the entry's template under the names shown; what no longer fits is left out."""
+    return tuple(Value(name=name, value=value) for name, value in _values(entry.parameters, given))
 
 
 def _values(shown: Mapping[str, Parameter], given: Mapping[str, ParameterValue]) -> Iterable[tuple[str, str]]:
-    return ((name, canonical(p, given[p.name])) for name, p in shown.items() if p.name in given)
+    for name, parameter in shown.items():
+        if parameter.name in given:
+            with contextlib.suppress(TemplateError):  # its type may have changed since
+                yield name, canonical(parameter, given[parameter.name])
 
 
-def _node(profile: WorkloadProfile) -> dict[str, Any]:
+def _node(profile: WorkloadProfile) -> Node:
     topology = profile.topology
-    return {
-        "cpus": _figure(topology.cpus),
-        "threadsPerCore": _figure(topology.threads_per_core),
-        "lastLevelCaches": _figure(topology.llcs),
-        "numaNodes": _figure(topology.numa_nodes),
-        "kernel": ".".join(map(str, _version(profile.kernel.release))),
-        "cpuPressurePercent": _figure(profile.pressure.cpu),
-        "observer": profile.observer,
-        "windowSeconds": _figure(profile.window_ns / 1e9),
-    }
+    return Node(
+        cpus=figure(topology.cpus),
+        threads_per_core=figure(topology.threads_per_core),
+        last_level_caches=figure(topology.llcs),
+        numa_nodes=figure(topology.numa_nodes),
+        kernel=".".join(map(str, _version(profile.kernel.release))),
+        cpu_pressure_percent=_figure(profile.pressure.cpu),
+        observer=profile.observer,
+        window_seconds=figure(profile.window_ns / 1e9),
+    )
 
 
 def _workload_handles(profile: WorkloadProfile, handles: Mapping[str, str]) -> list[tuple[str, WorkloadStats]]:
@@ -268,54 +299,54 @@ def _workload_handles(profile: WorkloadProfile, handles: Mapping[str, str]) -> l
     return found
 
 
-def _workload(workload: WorkloadStats, handle: str, window_ns: int) -> dict[str, Any]:
+def _workload(workload: WorkloadStats, handle: str, window_ns: int) -> Workload:
     def rate(count: int | None) -> float | None:
         return None if count is None else _figure(min(count, _LARGEST) / (window_ns / 1e9))
 
-    figures = {
-        "tasks": _figure(workload.tasks),
-        "cpuShare": _figure(workload.cpu_share),
-        "wakeupsPerSecond": rate(workload.wakeups),
-        "sleepsPerSecond": rate(workload.voluntary_switches),
-        "preemptionsPerSecond": rate(workload.involuntary_switches),
-        "migrationsPerSecond": rate(workload.migrations),
-        "forksPerSecond": rate(workload.forks),
-        "wakeupLatencyNs": _percentiles(workload.wakeup_latency),
-        "burstNs": _percentiles(workload.burst),
-    }
-    return {"workload": handle} | {name: value for name, value in figures.items() if value is not None}
+    return Workload(
+        workload=handle,
+        kind=workload.classification.kind if workload.classification is not None else None,
+        tasks=figure(workload.tasks),
+        cpu_share=figure(workload.cpu_share),
+        wakeups_per_second=rate(workload.wakeups),
+        sleeps_per_second=rate(workload.voluntary_switches),
+        preemptions_per_second=rate(workload.involuntary_switches),
+        migrations_per_second=rate(workload.migrations),
+        forks_per_second=rate(workload.forks),
+        wakeup_latency_ns=_percentiles(workload.wakeup_latency),
+        burst_ns=_percentiles(workload.burst),
+    )
 
 
-def _percentiles(histogram: Histogram | None) -> dict[str, float | None] | None:
+def _percentiles(histogram: Histogram | None) -> Percentiles | None:
     if histogram is None or not histogram.count:
         return None
     try:
-        return {f"p{percent}": _figure(histogram.percentile(percent)) for percent in (50, 90, 99)}
+        p50, p90, p99 = (figure(histogram.percentile(percent)) for percent in (50, 90, 99))
     except OverflowError:  # counts have no upper bound on the wire
         return None
+    return Percentiles(p50=p50, p90=p90, p99=p99)
 
 
-def _intent(intent: SchedulingIntent, handles: Mapping[str, str], profile: WorkloadProfile) -> dict[str, Any]:
+def _intent(intent: SchedulingIntent, handles: Mapping[str, str], profile: WorkloadProfile) -> Wish:
     objective = intent.spec.objective
     tasks = next((match.tasks for match in profile.matches if match.intent == intent.qualified_name), None)
-    shown: dict[str, Any] = {
-        "intent": handles[intent.qualified_name],
-        "metric": objective.metric.value,
-        "goal": objective.goal,
-        "weight": intent.spec.weight,
-        "tasks": _figure(tasks),
-    }
-    if objective.metric is Metric.WAKEUP_LATENCY:
-        shown["percentile"] = round(objective.percentile or 99, 3)
-    if objective.target is not None:
-        shown["target"] = _figure(objective.target_value)
-        shown["targetUnit"] = _UNITS.get(objective.metric, "the workload's own")
-    shown["guardrails"] = [
-        {"workload": handle, "metric": g.metric, "maxRegressionPercent": _figure(g.max_regression * 100)}
-        for g in intent.spec.guardrails
-        if (handle := _guarded(g.workload, intent, handles)) is not None
-    ]
-    return shown
+    latency, aimed = objective.metric is Metric.WAKEUP_LATENCY, objective.target is not None
+    return Wish(
+        intent=handles[intent.qualified_name],
+        metric=objective.metric,
+        goal=objective.goal,
+        weight=intent.spec.weight,
+        tasks=_figure(tasks),
+        percentile=round(objective.percentile or 99, 3) if latency else None,
+        target=_figure(objective.target_value),
+        target_unit=_UNITS.get(objective.metric, OWN_UNIT) if aimed else None,
+        guardrails=tuple(
+            Guarded(workload=handle, metric=g.metric, max_regression_percent=figure(g.max_regression * 100))
+            for g in intent.spec.guardrails
+            if (handle := _guarded(g.workload, intent, handles)) is not None
+        ),
+    )
 
 
 def _guarded(workload: str, intent: SchedulingIntent, handles: Mapping[str, str]) -> str | None:
@@ -324,36 +355,16 @@ def _guarded(workload: str, intent: SchedulingIntent, handles: Mapping[str, str]
     return handles.get(workload if "/" in workload else f"{intent.namespace}/{workload}")
 
 
-def _figure(value: float | None) -> float | None:
-    """Four significant digits, within ±10^18; None for what is no number."""
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
-        return None
-    bounded = max(-_LARGEST, min(_LARGEST, value))
-    rounded = float(f"{bounded:.4g}")
+def figure(value: float) -> float:
+    """Four significant digits, within ±10^18; 0 for what is no number."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return 0
+    rounded = float(f"{max(-_LARGEST, min(_LARGEST, value)):.4g}")
     return int(rounded) if rounded.is_integer() else rounded
 
 
-def _schema(templates: list[str], intents: list[str], *, expressions: bool) -> dict[str, Any]:
-    """The API enforces no ranges or lengths and takes no optional fields: controller.plan.claude checks those."""
-    text = {"type": "string"}
-    properties: dict[str, Any] = {
-        "template": {"type": "string", "enum": templates},
-        "parameters": _array(name=text, value=text),
-        "classes": _array(intent={"type": "string", "enum": intents}, name=text, value=text),
-    }
-    if expressions:
-        properties["expressions"] = _array(hole=text, expression=text)
-    properties["reasons"] = {"type": "array", "items": text}
-    return _object(properties)
-
-
-def _array(**properties: Any) -> dict[str, Any]:
-    return {"type": "array", "items": _object(properties)}
-
-
-def _object(properties: dict[str, Any]) -> dict[str, Any]:
-    required = list(properties)
-    return {"type": "object", "additionalProperties": False, "required": required, "properties": properties}
+def _figure(value: float | None) -> float | None:
+    return None if value is None or (isinstance(value, float) and not math.isfinite(value)) else figure(value)
 
 
 def _json(value: object) -> str:

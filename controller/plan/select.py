@@ -3,12 +3,17 @@
 
 The rules planner goes first, always: it costs nothing, what it refuses (no template allowed, nothing to plan) the
 others would too, its proposal is the prior that the model is shown, its classes are the ones that are used, and it is
-what remains when the model cannot be asked or says nothing usable.
+what remains when the model cannot be asked or says nothing usable. What earlier attempts taught, and a revision that
+worked for a near load, are in `Past` (plan.learning).
 
     rules    the rules planner
     auto     claude with a key and a budget, else rules
     claude   as auto, but a missing key or an unusable setting is the user's error
     search   not in this version
+
+A transport that is given (the file bridge, a recording) is asked whatever the mode, with no key and no budget.
+Autonomy is the policy's: parameters, expressions, or template. New templates are not written by this version, so under
+`template` expressions are the most, and the proposal's note says so.
 """
 
 from __future__ import annotations
@@ -18,7 +23,12 @@ from collections.abc import Sequence
 
 from controller.api import Proposal, SchedulerPolicy, SchedulerTemplate, SchedulingIntent, WorkloadProfile
 from controller.errors import InputError
-from controller.plan import claude, messages, rules
+from controller.plan import claude, learning, messages, tape
+from controller.plan.learning import Past
+from controller.plan.messages import Settings
+from controller.plan.transport import Transport
+
+NO_NEW_TEMPLATES = "the policy allows new templates, which this version does not write: planned as expressions"
 
 
 def propose(
@@ -26,8 +36,13 @@ def propose(
     intents: Sequence[SchedulingIntent],
     policy: SchedulerPolicy,
     templates: Sequence[SchedulerTemplate],
+    past: Past | None = None,
+    *,
+    transport: Transport | None = None,
 ) -> Proposal:
     """A proposal for `intents` (those that matched) from the templates that `policy` allows.
+
+    `past` is what became of proposals for the same inputs (it is given to models as typed lessons) and what is near.
 
     Raises InputError where there is nothing to propose, for mode search, and for mode claude without a key. Network,
     quota, budget and nonsense never raise: `planner.note` of the rules planner's proposal tells them.
@@ -40,25 +55,34 @@ def propose(
         )
     allow = policy.spec.templates.allow
     allowed = [t for t in templates if any(fnmatch.fnmatchcase(t.name, glob) for glob in allow)]
-    base = rules.propose(profile, intents, policy, allowed)
-    if mode == "rules":
+    past = past or Past()
+    base = learning.first(profile, intents, policy, allowed, past)
+    if mode == "rules" and transport is None:
         return base
+    by: Settings | Transport
+    if transport is not None:
+        by = transport
+    else:
+        try:
+            by = _settings(policy)
+        except InputError as error:
+            if mode == "claude":
+                raise
+            return _noted(base, error.message)
+        if policy.spec.planner.budget.usd_per_day == 0:
+            return _noted(base, "the policy's planner.budget.usdPerDay is 0")
     try:
-        settings = _settings(policy)
-    except InputError as error:
-        if mode == "claude":
-            raise
-        return _noted(base, error.message)
-    if policy.spec.planner.budget.usd_per_day == 0:
-        return _noted(base, "the policy's planner.budget.usdPerDay is 0")
-    try:
-        return claude.propose(profile, intents, policy, allowed, base, settings)
+        made = claude.propose(profile, intents, policy, allowed, base, by, earlier=past.lessons)
     except claude.NoAnswer as reason:
         return _noted(base, f"claude gave no proposal: {reason.message}")
+    if past.was_refused(made):
+        return _noted(base, "claude proposed again what was rejected before")
+    made = learning.credited(made, past)
+    return _noted(made, NO_NEW_TEMPLATES) if policy.spec.planner.autonomy == "template" else made
 
 
 def _settings(policy: SchedulerPolicy) -> messages.Settings:
-    settings = messages.Settings.from_environment()
+    settings = tape.settings(messages.Settings.from_environment)
     if settings is None:
         raise InputError(
             f"policy {policy.name} asks for planner {policy.spec.planner.mode}, and {messages.KEY} is not set",

@@ -5,9 +5,14 @@
         …  # ANTHROPIC_BASE_URL=server.base_url
     server.requests  # what was sent, byte for byte
 
-Each POST /v1/messages takes the next entry of the script. Requests are held to what the API demands of them (key and
-version headers, required fields, no sampling parameters, a schema within what structured output supports), so that a
-client that would be refused there is refused here. Nothing in an answer comes from a model: ids say `authored`.
+Each POST /v1/messages takes the next entry of the script; a request with `stream` gets a message as server-sent events.
+Requests are held to what the API demands of them (key and version headers, required fields, no sampling parameters, at
+most four cache breakpoints, a schema within what structured output supports), so that a client that would be refused
+there is refused here. Nothing in an answer comes from a model: ids say `authored`.
+
+    answer, message     a whole answer             refusal, max_tokens, error, rate_limited, overloaded
+    slow, cut           late, dripping, broken     broken_off    a stream that ends in an error
+    Scripted            anything else, byte for byte (`as_it_is`)
 """
 
 from __future__ import annotations
@@ -15,18 +20,22 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any
 
 _SAMPLING = ("temperature", "top_p", "top_k")
+_BREAKPOINTS = 4
 _UNSUPPORTED = frozenset({"minimum", "maximum", "multipleOf", "minLength", "maxLength", "maxItems", "pattern"})
 
 
 @dataclass(frozen=True)
 class Scripted:
-    """One authored response, sent after `delay_s`, a byte each `drip_s`, cut off after `keep` bytes of its body."""
+    """One authored response, sent after `delay_s`, a byte each `drip_s`, cut off after `keep` bytes of its body.
+
+    A 200 with a JSON body is turned into events when the request asks for a stream, unless it goes `as_it_is`.
+    """
 
     status: int = 200
     body: bytes = b""
@@ -34,6 +43,7 @@ class Scripted:
     delay_s: float = 0
     keep: int | None = None
     drip_s: float = 0
+    as_it_is: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,9 +55,16 @@ class Recorded:
 
 
 def message(
-    text: str, *, stop_reason: str = "end_turn", input_tokens: int = 1200, output_tokens: int = 300, model: str = ""
+    text: str,
+    *,
+    stop_reason: str = "end_turn",
+    input_tokens: int = 1200,
+    output_tokens: int = 300,
+    written: int = 0,
+    cached: int = 0,
+    model: str = "",
 ) -> dict[str, Any]:
-    """The JSON of a Message with one text block."""
+    """The JSON of a Message with one text block; `written` and `cached` are tokens of the prompt cache."""
     return {
         "id": "msg_authored",
         "type": "message",
@@ -59,10 +76,32 @@ def message(
         "usage": {
             "input_tokens": input_tokens,
             "output_tokens": output_tokens,
-            "cache_creation_input_tokens": 0,
-            "cache_read_input_tokens": 0,
+            "cache_creation_input_tokens": written,
+            "cache_read_input_tokens": cached,
         },
     }
+
+
+def events(said: Mapping[str, Any], *, piece: int = 1000) -> bytes:
+    """The same message as server-sent events, its text in pieces of `piece` characters."""
+    usage = said.get("usage", {})
+    start = {**said, "content": [], "stop_reason": None, "usage": {**usage, "output_tokens": 1}} if usage else said
+    told: list[dict[str, Any]] = [{"type": "message_start", "message": start}, {"type": "ping"}]
+    for index, block in enumerate(said.get("content", ())):
+        told.append({"type": "content_block_start", "index": index, "content_block": {**block, "text": ""}})
+        text = block.get("text", "")
+        for at in range(0, len(text), piece):
+            delta = {"type": "text_delta", "text": text[at : at + piece]}
+            told.append({"type": "content_block_delta", "index": index, "delta": delta})
+        told.append({"type": "content_block_stop", "index": index})
+    delta = {"stop_reason": said.get("stop_reason"), "stop_sequence": None}
+    counted = {"usage": {"output_tokens": usage["output_tokens"]}} if usage else {}
+    told += [{"type": "message_delta", "delta": delta, **counted}, {"type": "message_stop"}]
+    return b"".join(_event(one) for one in told)
+
+
+def _event(data: Mapping[str, Any]) -> bytes:
+    return f"event: {data['type']}\ndata: {json.dumps(data)}\n\n".encode()
 
 
 def answer(value: object, **changes: Any) -> Scripted:
@@ -98,15 +137,23 @@ def rate_limited(retry_after: float | None = None) -> Scripted:
     return error(429, "rate_limit_error", retry_after=retry_after)
 
 
+def broken_off(kind: str = "overloaded_error", whole: Scripted | None = None) -> Scripted:
+    """A stream that begins well and ends in an error event."""
+    begun = events(json.loads((whole or answer({})).body)).partition(b"event: message_delta")[0]
+    failed = {"type": "error", "error": {"type": kind, "message": "authored error"}}
+    headers = {"content-type": "text/event-stream"}
+    return Scripted(body=begun + _event(failed), headers=headers, as_it_is=True)
+
+
 def cut(whole: Scripted | None = None, *, after: int = 20) -> Scripted:
     """The connection breaks `after` bytes of the body."""
     whole = whole or answer({})
-    return Scripted(status=whole.status, body=whole.body, headers=whole.headers, keep=after)
+    return replace(whole, keep=after)
 
 
 def slow(whole: Scripted, *, delay_s: float = 0, drip_s: float = 0) -> Scripted:
     """`whole`, after `delay_s`, and a byte each `drip_s`. Closing the server ends the wait."""
-    return Scripted(whole.status, whole.body, whole.headers, delay_s=delay_s, drip_s=drip_s)
+    return replace(whole, delay_s=delay_s, drip_s=drip_s)
 
 
 class MessagesServer:
@@ -159,12 +206,21 @@ class MessagesServer:
                 raw, body = _received(self)
                 fault = _fault(self.path, dict(self.headers.items()), body)
                 scripted = server._next(Recorded(raw, body))
-                _respond(self, fault or scripted, server._closing.wait)
+                streamed = isinstance(body, dict) and body.get("stream") is True
+                _respond(self, _as_events(fault or scripted) if streamed else fault or scripted, server._closing.wait)
 
             def log_message(self, format: str, *args: object) -> None:
                 """Quiet: the test reads `requests`."""
 
         return Handler
+
+
+def _as_events(scripted: Scripted) -> Scripted:
+    """What a request with `stream` gets: errors stay JSON."""
+    if scripted.as_it_is or scripted.status != 200:
+        return scripted
+    body = events(json.loads(scripted.body))
+    return replace(scripted, body=body, headers={"content-type": "text/event-stream", **scripted.headers})
 
 
 def _received(handler: BaseHTTPRequestHandler) -> tuple[bytes, Any]:
@@ -192,6 +248,10 @@ def _fault(path: str, headers: Mapping[str, str], body: Any) -> Scripted | None:
     for name in ("model", "max_tokens", "messages"):
         if name not in body:
             return error(400, "invalid_request_error", f"{name}: Field required")
+    if not isinstance(body["max_tokens"], int) or body["max_tokens"] < 1:
+        return error(400, "invalid_request_error", "max_tokens: must be a positive whole number")
+    if json.dumps(body).count('"cache_control"') > _BREAKPOINTS:
+        return error(400, "invalid_request_error", f"at most {_BREAKPOINTS} blocks may have cache_control")
     for name in _SAMPLING:
         if name in body:
             return error(400, "invalid_request_error", f"{name}: not supported by this model")

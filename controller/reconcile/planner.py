@@ -1,49 +1,57 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The planner's half of the loop: plan, render, verify, and commit a revision; or remember why not.
+"""The planner's half of the loop: recall or plan, render, verify, and commit a revision; or remember why not.
 
 It runs where there is a compiler, QEMU and (for the LLM planner) a key; it never touches a node. Each outcome is kept
-by plan key in the status of the governing SchedulerPolicy, so that a failure is not tried again until an input changes
-(each try costs money), and so that nodes and people can read why they wait.
+by plan key in the status of the governing SchedulerPolicy, with what was learned, so that a failure is not tried again
+in the same way (each try costs money), and so that nodes and people can read why they wait.
+
+Several planners may serve one repository: each key is worked on under a lease (source.lease), the repository is read
+again once it is held, and it is confirmed before anything is committed.
 """
 
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from controller import __version__, plan, verify
 from controller.api import (
     Desired,
     Drift,
     Fingerprint,
+    Lesson,
     NodeScheduler,
-    ObjectMeta,
     Passport,
+    PlanCost,
     PlanOutcome,
     Proposal,
     Reporter,
     Resource,
     RevisionBytes,
-    RevisionDigests,
-    RevisionFiles,
-    RevisionSpec,
     SchedulerPolicy,
     SchedulerRevision,
     SchedulerTemplate,
     SourceState,
     Store,
     Verdict,
+    WorkloadProfile,
     fingerprint_of,
+    lesson_of,
     now,
-    sha256,
 )
+from controller.api.lesson import MAX_LESSONS
+from controller.api.store import Lease
 from controller.errors import InputError, RepositoryError, SchedctlError
-from controller.kernel import images, knobs
+from controller.kernel import images
 from controller.kernel.images import KernelImage
 from controller.kernel.microvm import VmShape
-from controller.reconcile import drift, keys
+from controller.plan import tape
+from controller.plan.recall import Match, Question
+from controller.reconcile import bundle, drift, keys, revisions
+from controller.reconcile.campaign import Campaign
 from controller.reconcile.diff import PlanTask, diff_planner
+from controller.reconcile.memory import Memory
 from controller.reconcile.node import plan_outcomes
 from controller.reconcile.statuses import intent_status, policy_status
 from controller.source import all_templates
@@ -51,38 +59,81 @@ from controller.trust import dsse
 from controller.trust import keys as trust_keys
 
 WRITER = "planner"
+Statuses = Mapping[tuple[str, str, str], Resource]
+
+
+@dataclass(frozen=True)
+class _View:
+    """The repository as it was read for one decision."""
+
+    source: SourceState
+    nodes: tuple[NodeScheduler, ...]
+    outcomes: dict[str, PlanOutcome]
+    drifts: tuple[Drift, ...]
+    tasks: tuple[PlanTask, ...]
+
+
+class LeaseLost(SchedctlError):
+    """Another planner has taken over: what was made here is dropped."""
 
 
 class Planner:
-    """One planner for a policy repository. `step` plans at most everything that is due, one key after the other."""
+    """One planner for a policy repository. `step` plans at most everything that is due, one key after the other.
 
-    def __init__(self, store: Store, *, reporter: Reporter) -> None:
+    `examine` is how a candidate is verified.
+    """
+
+    def __init__(
+        self, store: Store, *, reporter: Reporter, examine: Callable[..., verify.Examination] = verify.examine
+    ) -> None:
         self._store = store
         self._reporter = reporter
-        self._drifts: tuple[Drift, ...] = ()
+        self._examine = examine
+        self._memory = Memory(store)
         self.trouble = ""
         """What is wrong with the newest commit; then the last good one, if there is any, is planned for."""
 
     def step(self) -> bool:
         """One pass; True if something was planned (and the repository should be read again)."""
+        view = self._look()
+        if not view.tasks:
+            self._publish(view)
+        planned = [self._turn(task.key, view) for task in view.tasks]
+        return any(planned)
+
+    def _look(self) -> _View:
         source = self._store.read()
         self._note_trouble(source)
         statuses = self._store.statuses()
         nodes = tuple(self._store.nodes())
         outcomes = plan_outcomes(statuses)
         inputs = self._inputs(source.desired, nodes)
-        self._drifts = self._seen_drifts(source.desired, nodes, statuses)
-        tasks = diff_planner(source, nodes, outcomes, inputs, now(), drift.drifted(self._drifts))
-        for task in tasks:
-            self._publish(source, nodes, outcomes, working=task)
-            outcomes[task.key] = self._plan(task, source)
-            self._publish(self._store.read(), nodes, outcomes)
-        if not tasks:
-            self._publish(source, nodes, outcomes)
-        return bool(tasks)
+        drifts = self._seen_drifts(source.desired, nodes, statuses)
+        tasks = diff_planner(source, nodes, outcomes, inputs, now(), drift.drifted(drifts))
+        return _View(source, nodes, outcomes, drifts, tasks)
+
+    def _turn(self, key: str, view: _View) -> bool:
+        """Plan one key, if nobody else does; False when somebody does, or has."""
+        lease = self._store.lease(key)
+        if lease is None:
+            self._reporter.step("another planner works on a plan that is due here too")
+            return False
+        try:
+            view = self._look()  # whoever held the lease before may have done it
+            task = next((t for t in view.tasks if t.key == key), None)
+            if task is None:
+                return False
+            self._publish(view, working=task)
+            outcome = self._plan(task, view, lease)
+            self._publish(self._look(), outcome)
+        except LeaseLost as lost:
+            self._reporter.failed(lost.message)
+        finally:
+            lease.release()
+        return True
 
     def _seen_drifts(
-        self, desired: Desired | None, nodes: Sequence[NodeScheduler], statuses: Mapping[tuple[str, str, str], Resource]
+        self, desired: Desired | None, nodes: Sequence[NodeScheduler], statuses: Statuses
     ) -> tuple[Drift, ...]:
         """With what the policies' status remembers of earlier profiles."""
         policies = (r for r in statuses.values() if isinstance(r, SchedulerPolicy) and r.status is not None)
@@ -104,39 +155,72 @@ class Planner:
             policy, target = keys.governing(desired.policies, node.spec.labels), keys.target_of(node)
             if isinstance(policy, SchedulerPolicy) and target is not None:
                 key = keys.plan_key(policy, keys.counted_intents(desired, node), target)
-                found[key] = keys.plan_inputs(key, allowed_templates(policy, desired), __version__)
+                if key not in found:
+                    found[key] = keys.plan_inputs(key, allowed_templates(policy, desired), __version__)
         return found
 
-    def _plan(self, task: PlanTask, source: SourceState) -> PlanOutcome:
-        """Plan, verify and commit; every way that can end is an outcome."""
-        desired = source.desired
+    def _plan(self, task: PlanTask, view: _View, lease: Lease) -> PlanOutcome:
+        """Recall, or plan, verify and commit; every way that can end is an outcome."""
+        desired = view.source.desired
         assert desired is not None
         names = ", ".join(i.qualified_name for i in task.intents)
         self._reporter.step(f"planning for {names} under policy {task.policy.name}, attempt {task.attempt}")
+        question = question_of(task, allowed_templates(task.policy, desired))
+        found = self._memory.recollect(question, desired, view.nodes, view.outcomes.values(), now())
+        for why in found.passed_over:
+            self._reporter.step(f"not recalled: {why}")
+        course = _Course(task, lease, view.outcomes.get(task.key))
+        near = found.near
+        if found.exact is not None:
+            outcome = self._recall(course, found.exact, desired)
+            if outcome is not None:
+                return outcome
+            near = found.exact
+        prior = near.prior() if near is not None else None
+        past = plan.Past(task.inputs, course.lessons, prior)
+        course.campaign = Campaign(
+            profile_of(task), task.intents, task.policy, question.templates, past, key=task.key
+        )  # fmt: skip
         try:
-            proposal = self._propose(task, desired)
+            proposal = course.campaign.propose()
         except InputError as error:
-            return self._outcome(task, "NoPlan", "NoPlan", str(error))
+            self._record(course)
+            reason = "NothingLeft" if course.refused() else "NoPlan"
+            return self._outcome(course, "NoPlan", reason, str(error))
         self._reporter.done(f"proposal: {proposal.template}, {len(proposal.classes)} classes")
-        template = all_templates(desired)[proposal.template]
         try:
-            return self._verify(task, proposal, template)
+            return self._verify(course, proposal, all_templates(desired)[proposal.template])
+        except LeaseLost:
+            raise
         except SchedctlError as error:
-            return self._outcome(task, "Error", type(error).__name__, str(error))
+            return self._outcome(course, "Error", type(error).__name__, str(error))
 
-    def _propose(self, task: PlanTask, desired: Desired) -> Proposal:
-        status = task.node.status
-        assert status is not None
-        assert status.profile is not None
-        templates = allowed_templates(task.policy, desired)
-        return plan.propose(status.profile, task.intents, task.policy, templates)
+    def _recall(self, course: _Course, match: Match, desired: Desired) -> PlanOutcome | None:
+        """Commit the bytes and the passport of an earlier revision under this key: no call, no verification.
 
-    def _verify(self, task: PlanTask, proposal: Proposal, template: SchedulerTemplate) -> PlanOutcome:
+        None when its evidence can no longer be read: it is a prior then.
+        """
+        old, task = match.revision, course.task
+        try:
+            files = self._store.revision_bytes(old, desired.commit)
+            files = files.model_copy(update={"evidence": dict(self._store.evidence(old, desired.commit))})
+        except RepositoryError as error:
+            self._reporter.failed(f"not recalled: {error.message}")
+            return None
+        revision = revisions.recalled(task, match, keys.newest(desired.revisions, task.key))
+        told = (
+            f"revision {revision.name} was recalled from {old.name}: the same intents, template, kernel and topology "
+            f"class, and a load at distance {match.distance:.2f}; nothing was planned or verified"
+        )
+        return self._commit(course, revision, files, "Recalled", told, old.name)
+
+    def _verify(self, course: _Course, proposal: Proposal, template: SchedulerTemplate) -> PlanOutcome:
+        task = course.task
         target = keys.target_of(task.node)
         assert target is not None
         kernels = verification_kernels(task.policy, target.kernel_release)
         wanted = task.policy.spec.verification
-        examination = verify.examine(
+        examination = self._examine(
             verify.Candidate.from_proposal(proposal, template),
             kernels=kernels,
             shapes=(VmShape.of_class(target.topology_class),),
@@ -146,23 +230,27 @@ class Planner:
             reporter=self._reporter,
         )
         passport = examination.passport
+        assert course.campaign is not None
+        course.campaign.examined(examination)
+        self._record(course)
+        course.learn(lesson_of(proposal, passport, task.inputs))
         if passport.verdict is not Verdict.PASS:
             failed = next((s for s in passport.all_stages() if s.verdict in (Verdict.REJECTED, Verdict.ERROR)), None)
             stage, summary = (failed.stage, failed.summary) if failed is not None else ("verify", "no stage passed")
             outcome = "Rejected" if passport.verdict is Verdict.REJECTED else "Error"
             reason = "VerificationRejected" if outcome == "Rejected" else "VerificationError"
-            return self._outcome(task, outcome, reason, f"{stage}: {summary}")
+            return self._outcome(course, outcome, reason, f"{stage}: {summary}")
         if passport.column(target.btf_digest, target.topology_class) is None:
             earned = ", ".join(f"{k.release} ({k.topology_class})" for k in passport.kernels)
             message = (
                 f"the passport was earned on {earned}, but the node runs {target.kernel_release} "
                 f"({target.topology_class}) with another BTF: verify on the node's own kernel image"
             )
-            return self._outcome(task, "Error", "OtherKernel", message)
-        return self._commit(task, proposal, passport, examination)
+            return self._outcome(course, "Error", "OtherKernel", message)
+        return self._commit_verified(course, proposal, passport, examination)
 
-    def _commit(
-        self, task: PlanTask, proposal: Proposal, passport: Passport, examination: verify.Examination
+    def _commit_verified(
+        self, course: _Course, proposal: Proposal, passport: Passport, examination: verify.Examination
     ) -> PlanOutcome:
         assert examination.source is not None
         assert examination.object is not None
@@ -172,23 +260,52 @@ class Planner:
             passport=dsse.sign(passport, trust_keys.ensure_signing_key()).canonical(),
             evidence=examination.attachments,
         )
-        revision = revision_for(task, proposal, passport, files)
-        manual = task.policy.spec.approval == "Manual"
+        revision = revisions.verified(course.task, proposal, passport, files, course.lessons, course.cost())
+        revision = revisions.recorded(revision, course.digest)
+        return self._commit(course, revision, files, "Planned", f"revision {revision.name} was verified")
+
+    def _commit(
+        self,
+        course: _Course,
+        revision: SchedulerRevision,
+        files: RevisionBytes,
+        reason: str,
+        told: str,
+        recalled: str | None = None,
+    ) -> PlanOutcome:
+        if not course.lease.confirm():
+            raise LeaseLost("another planner has taken this plan over: what was made here is not committed")
+        manual = course.task.policy.spec.approval == "Manual"
         branch = f"proposals/{revision.name}" if manual else None
         try:
             commit = self._store.add_revision(revision, files, branch=branch)
         except RepositoryError as error:
-            return self._outcome(task, "Error", "CommitFailed", str(error))
+            return self._outcome(course, "Error", "CommitFailed", str(error))
         self._reporter.done(f"revision {revision.name} committed as {commit[:10]}")
         if branch is not None:
-            message = f"revision {revision.name} waits on branch {branch}: merge it to approve"
-            return self._outcome(task, "AwaitingApproval", "AwaitingApproval", message, revision.name)
-        return self._outcome(task, "Planned", "Planned", f"revision {revision.name} was verified", revision.name)
+            told = f"{told}; it waits on branch {branch}: merge it to approve"
+            return self._outcome(course, "AwaitingApproval", "AwaitingApproval", told, revision.name, recalled)
+        return self._outcome(course, "Planned", reason, told, revision.name, recalled)
+
+    def _record(self, course: _Course) -> None:
+        """Keep the campaign in the state folder. What cannot be kept costs its replay, not the plan."""
+        assert course.campaign is not None
+        try:
+            course.digest = bundle.keep(course.campaign.files())
+        except InputError as error:
+            self._reporter.failed(f"the campaign was not recorded: {error.message}")
 
     def _outcome(
-        self, task: PlanTask, outcome: str, reason: str, message: str, revision: str | None = None
+        self,
+        course: _Course,
+        outcome: str,
+        reason: str,
+        message: str,
+        revision: str | None = None,
+        recalled: str | None = None,
     ) -> PlanOutcome:
         (self._reporter.done if outcome in ("Planned", "AwaitingApproval") else self._reporter.failed)(message)
+        task = course.task
         return PlanOutcome(
             plan_key=task.key,
             inputs=task.inputs,
@@ -197,26 +314,81 @@ class Planner:
             message=message[:4096],
             revision=revision,
             attempts=task.attempt,
+            recalled=recalled,
+            lessons=course.lessons,
+            cost=course.cost(),
+            campaign=course.digest,
             at=now(),
         )
 
-    def _publish(
-        self,
-        source: SourceState,
-        nodes: Sequence[NodeScheduler],
-        outcomes: Mapping[str, PlanOutcome],
-        working: PlanTask | None = None,
-    ) -> None:
-        """Write the status of every policy and intent; the store makes no commit when nothing changed."""
-        if source.desired is None:
+    def _publish(self, view: _View, done: PlanOutcome | None = None, working: PlanTask | None = None) -> None:
+        """Write the status of every policy and intent; the store makes no commit when nothing changed.
+
+        What other planners wrote since the view was taken stays: of each key the newest outcome counts.
+        """
+        desired = view.source.desired
+        if desired is None:
             return
-        before = self._store.statuses()
-        resources: list[Resource] = [
-            policy_status(policy, source.desired, nodes, outcomes, before, working, self._drifts)
-            for policy in source.desired.policies
-        ]
-        resources += [intent_status(intent, source.desired, nodes, before) for intent in source.desired.intents]
-        self._store.put_status(WRITER, resources)
+
+        def build(before: Statuses) -> list[Resource]:
+            outcomes = plan_outcomes(before) | ({done.plan_key: done} if done is not None else {})
+            made: list[Resource] = [
+                policy_status(policy, desired, view.nodes, outcomes, before, working, view.drifts)
+                for policy in desired.policies
+            ]
+            return made + [intent_status(intent, desired, view.nodes, before) for intent in desired.intents]
+
+        self._store.update_status(WRITER, build)
+
+
+class _Course:
+    """One plan under way: its task and lease, what was learned, and its campaign with the digest it is kept under."""
+
+    def __init__(self, task: PlanTask, lease: Lease, before: PlanOutcome | None) -> None:
+        self.task = task
+        self.lease = lease
+        self.lessons = before.lessons if before is not None else ()  # of whatever inputs: each says of which
+        self.campaign: Campaign | None = None
+        self.digest: str | None = None
+        again = before is not None and before.inputs == task.inputs and task.attempt > 1
+        self._before = before.cost if before is not None and again else PlanCost(calls=0, usd=0)
+
+    def learn(self, lesson: Lesson) -> None:
+        """Keep what became of a candidate."""
+        self.lessons = (*self.lessons, lesson)[-MAX_LESSONS:]
+
+    def refused(self) -> bool:
+        """Whether a candidate was rejected for these inputs."""
+        return any(one.verdict is Verdict.REJECTED and one.inputs == self.task.inputs for one in self.lessons)
+
+    def cost(self) -> PlanCost | None:
+        """Of the calls of all attempts with these inputs; None when nothing is known of the earlier ones."""
+        mine = tape.cost_of(self.campaign.tape.exchanges if self.campaign is not None else ())
+        if self._before is None:
+            return None
+        known = mine.usd is not None and self._before.usd is not None
+        usd = round((mine.usd or 0) + (self._before.usd or 0), 9) if known else None
+        return PlanCost(calls=mine.calls + self._before.calls, usd=usd)
+
+
+def question_of(task: PlanTask, templates: Sequence[SchedulerTemplate]) -> Question:
+    """The task as recall asks it."""
+    target = keys.target_of(task.node)
+    assert target is not None
+    return Question(task.policy, task.intents, target, workload_of(task), tuple(templates))
+
+
+def profile_of(task: PlanTask) -> WorkloadProfile:
+    """What the task's node observed; a task is made only for a node that has."""
+    status = task.node.status
+    assert status is not None
+    assert status.profile is not None
+    return status.profile
+
+
+def workload_of(task: PlanTask) -> Fingerprint:
+    """The load that is planned for."""
+    return fingerprint_of(profile_of(task), (i.qualified_name for i in task.intents))
 
 
 def allowed_templates(policy: SchedulerPolicy, desired: Desired) -> tuple[SchedulerTemplate, ...]:
@@ -230,44 +402,3 @@ def verification_kernels(policy: SchedulerPolicy, node_release: str) -> tuple[Ke
     """The images the policy asks for; `node` is the image of the node's own release. ToolMissing if one is not here."""
     wanted = [node_release if name == "node" else name for name in policy.spec.verification.kernels]
     return tuple(images.resolve(name) for name in dict.fromkeys(wanted))
-
-
-def revision_for(task: PlanTask, proposal: Proposal, passport: Passport, files: RevisionBytes) -> SchedulerRevision:
-    """The manifest. Its name is the policy's and a digest of key, object and passport."""
-    target = keys.target_of(task.node)
-    assert target is not None
-    digests = RevisionDigests(
-        source=sha256(files.source),
-        object=sha256(files.object),
-        template=proposal.template_digest,
-        proposal=proposal.content_digest(),
-        passport=sha256(files.passport),
-        code=knobs.code_digest(files.object) or None,
-    )
-    short = sha256(f"{task.key}{digests.object}{digests.passport}".encode())[7:17]
-    name = f"{task.policy.name}-{short}"
-    return SchedulerRevision(
-        metadata=ObjectMeta(name=name),
-        spec=RevisionSpec(
-            policy=task.policy.name,
-            plan_key=task.key,
-            target=target,
-            ops_name=passport.ops_name,
-            proposal=proposal,
-            digests=digests,
-            files=RevisionFiles(
-                source=str(Path(name) / "scheduler.bpf.c"),
-                object=str(Path(name) / "scheduler.bpf.o"),
-                passport=str(Path(name) / "passport.json"),
-                evidence=tuple(str(Path(name) / "evidence" / file) for file in sorted(files.evidence)),
-            ),
-            workload=passport.workload,
-            created_at=now(),
-        ),
-    )
-
-
-def workload_of(task: PlanTask) -> Fingerprint | None:
-    """The load that is planned for."""
-    profile = task.node.status.profile if task.node.status is not None else None
-    return fingerprint_of(profile, (i.qualified_name for i in task.intents)) if profile is not None else None

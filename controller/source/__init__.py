@@ -9,6 +9,7 @@ signature   good, bad, untrusted, unsigned                  yamledit   one docum
 status      refs/schedctl/status/<writer>                   watch      sleeping until a ref moves
 memory      the last good commit                            store      GitStore, which puts these together
 sample      `init`                                          templates  shipped and overridden
+lease       refs/schedctl/lease/<key>: one planner a key
 """
 
 from controller.source.edit import Applied

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The remote `origin`, when the repository has one: it is the truth, and this copy follows it.
 
-Fetched are its branches (to refs/remotes/origin) and its status refs (to the same names here); pushed is one ref at a
-time, only if it still is on the remote what it was here. The URL is whatever the repository's own configuration says.
+Fetched are its branches (to refs/remotes/origin), its status refs and its leases (to the same names here); pushed is
+one ref at a time, only if it still is on the remote what it was here. The URL is whatever the repository's own
+configuration says.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from controller.errors import RepositoryError
 from controller.source.repository import Repository, last_line
 
 STATUS_PREFIX = "refs/schedctl/status/"
+LEASE_PREFIX = "refs/schedctl/lease/"
 FETCH_DEADLINE_S = 20.0
 PUSH_DEADLINE_S = 30.0
 
@@ -35,7 +37,8 @@ class Remote:
         if not self.present:
             return
         options = ("--quiet", "--prune", "--no-tags", "--no-recurse-submodules", "--no-write-fetch-head")
-        specs = ("+refs/heads/*:refs/remotes/origin/*", f"+{STATUS_PREFIX}*:{STATUS_PREFIX}*")
+        own = (f"+{prefix}*:{prefix}*" for prefix in (STATUS_PREFIX, LEASE_PREFIX))
+        specs = ("+refs/heads/*:refs/remotes/origin/*", *own)
         result = self.repository.run(
             "fetch", *options, "origin", *specs, check=False, system_config=True, deadline_s=FETCH_DEADLINE_S
         )
@@ -46,7 +49,8 @@ class Remote:
             )
 
     def push(self, ref: str, new: str, old: str | None) -> bool:
-        """Set `ref` on origin to `new` if it still is `old` there (None: absent); False when somebody was faster."""
+        """Set `ref` on origin to `new` ("": remove it) if it still is `old` there (None: absent); False when somebody
+        was faster."""
         lease = f"--force-with-lease={ref}:{old or ''}"
         options = ("--porcelain", "--no-verify", "--no-recurse-submodules", "--no-signed")
         result = self.repository.run(
@@ -75,6 +79,15 @@ class Remote:
         if now != new:
             self.repository.move_ref(seen, new, now, why)
         return True
+
+    def remove(self, ref: str, old: str) -> bool:
+        """Remove `ref` where the truth is, and here, if it still is `old`; False when it is something else by now."""
+        if self.present and not self.push(ref, "", old):
+            self.fetch()
+            return False
+        if self.present and self.repository.ref(ref) is None:
+            return True
+        return self.repository.run("update-ref", "-d", ref, old, check=False).code == 0
 
 
 def find_remote(repository: Repository) -> Remote:

@@ -13,7 +13,7 @@ import logging
 import random
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pydantic import ValidationError
@@ -73,13 +73,17 @@ class StatusRefs:
                     merged[resource.key] = (rank, resource)
         return {key: resource for key, (_, resource) in sorted(merged.items())}
 
-    def put(self, writer: str, resources: Sequence[Resource]) -> None:
-        """Replace everything `writer` says by `resources`, in one commit, or in none if it says the same already."""
+    def put(self, writer: str, build: Callable[[], Sequence[Resource]]) -> None:
+        """Replace everything `writer` says by what `build` gives, in one commit; in none if it says the same already.
+
+        When another process that writes under this name was faster, `build` is asked again: what it gives may rest on
+        what that one said.
+        """
         ref = STATUS_PREFIX + check_writer(writer)
-        payload = _payload(resources)
         repository = self.remote.repository
         for attempt in range(_ATTEMPTS):
             old = repository.ref(ref)
+            payload = _payload(build())
             if old is not None and self._payloads.get(ref) == (old, payload):
                 return
             tree = write_tree(repository, None, payload, {})

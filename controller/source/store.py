@@ -31,7 +31,7 @@ from controller.api import (
 )
 from controller.api.decode import Decoded, Document
 from controller.errors import CouldNotTell, RepositoryError
-from controller.source import manifests, memory, revisions, signature, watch
+from controller.source import lease, manifests, memory, revisions, signature, watch
 from controller.source.commit import WRITER_TRAILER, Build, Message, commit_changes
 from controller.source.edit import Applied, Edit, apply_documents, delete_keys
 from controller.source.history import History, to_time
@@ -75,6 +75,7 @@ class GitStore:
         self._last = self._memory.load()
         self._history = History(self.repository)
         self._statuses = StatusRefs(self._remote)
+        self._leases = lease.LeaseRefs(self._remote)
         self._lock = threading.RLock()
         self._decoded: manifests.Cache = {}
         self._desired: Desired | None = None
@@ -159,7 +160,22 @@ class GitStore:
     def put_status(self, writer: str, resources: Sequence[Resource]) -> None:
         """Replace everything `writer` (a node's name, or `planner`) says. No commit when nothing changed."""
         with self._lock:
-            self._statuses.put(writer, resources)
+            self._statuses.put(writer, lambda: resources)
+
+    def update_status(self, writer: str, build: Callable[[Mapping[Key, Resource]], Sequence[Resource]]) -> None:
+        """As `put_status`, with what `build` makes of all statuses as they are; it is asked again after a lost race."""
+        with self._lock:
+            self._statuses.put(writer, lambda: build(self._statuses.read(self._statuses.refs())))
+
+    # Leases -----------------------------------------------------------------------------------------------------
+
+    def lease(self, key: str) -> lease.Lease | None:
+        """The lease of `key` for this process, kept alive until it is released; None while somebody else holds it.
+
+        RepositoryError when the repository cannot be asked.
+        """
+        with self._lock:
+            return lease.acquire(self._leases, key)
 
     # Waiting ----------------------------------------------------------------------------------------------------
 

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,9 @@ from controller.api import (
     WorkloadSelector,
     WorkloadStats,
 )
+from controller.plan.ledger import Usage
+from controller.plan.messages import Reply
+from controller.plan.testing import Scripted, answer
 from controller.render import builtin_templates, template_digest
 from tests import builders
 
@@ -83,10 +88,22 @@ def base(intents: tuple[SchedulingIntent, ...] = INTENTS, template: str = "weigh
     )
 
 
-def good(**changes: Any) -> dict[str, Any]:
-    """An answer that is right in everything that `changes` does not change."""
+def strategy(**changes: Any) -> dict[str, Any]:
+    """A planner's answer that is right in everything that `changes` does not change."""
     return {
         "template": template_handle("latency-first"),
+        "aims": [
+            {"parameter": "slice", "intent": "", "direction": "lower", "because": "waits"},
+            {"parameter": "deadline", "intent": "i1", "direction": "lower", "because": "waits"},
+        ],
+        "holes": ["deadline"],
+        "reasons": ["i1 waits."],
+    } | changes
+
+
+def filling(**changes: Any) -> dict[str, Any]:
+    """An executor's answer to that strategy that is right in everything that `changes` does not change."""
+    return {
         "parameters": [{"name": "slice", "value": "1.5ms"}],
         "classes": [{"intent": "i1", "name": "deadline", "value": "500us"}],
         "expressions": [],
@@ -94,6 +111,28 @@ def good(**changes: Any) -> dict[str, Any]:
     } | changes
 
 
-def lines(state: Path) -> list[dict[str, Any]]:
-    """The ledger's lines; `state` is SCHEDCTL_STATE."""
-    return [json.loads(line) for line in (state / "planner-ledger.jsonl").read_text().splitlines()]
+def good() -> list[Scripted]:
+    """A whole plan: one answer of the planner, one of the executor."""
+    return [answer(strategy()), answer(filling())]
+
+
+@dataclass
+class Authored:
+    """A transport whose answers are authored, for tests that need no HTTP; `asked` holds what was asked."""
+
+    answers: Iterable[object]
+    model: str = ""
+    billed: bool = True
+    patience_s: float | None = None
+    asked: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+
+    def send(self, role: str, request: Mapping[str, Any], timeout_s: float) -> Reply:
+        self.asked.append((role, dict(request)))
+        said = next(iter(self.answers)) if not isinstance(self.answers, list) else self.answers.pop(0)
+        return Reply(said if isinstance(said, str) else json.dumps(said), "end_turn", Usage(1200, 300), "req_authored")
+
+
+def lines(state: Path, phase: str = "") -> list[dict[str, Any]]:
+    """The ledger's lines, those of one phase if it is given; `state` is SCHEDCTL_STATE."""
+    found = [json.loads(line) for line in (state / "planner-ledger.jsonl").read_text().splitlines()]
+    return [line for line in found if not phase or line["phase"] == phase]

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from controller.plan.ledger import PRICES, Ledger, OverBudget, Usage, cost, most
-from controller.plan.testing import MessagesServer, answer, slow
+from controller.plan.testing import MessagesServer, slow
 from tests.plan import claude_case as case
 
 
@@ -79,7 +79,7 @@ def test_a_planner_killed_in_mid_call_leaves_the_call_on_record(tmp_path: Path) 
     """A real planner process is killed with SIGKILL while the endpoint holds its answer back."""
     root = Path(__file__).resolve().parents[2]
     environment = os.environ | {"SCHEDCTL_STATE": str(tmp_path), "PYTHONPATH": str(root)}
-    with MessagesServer([slow(answer(case.good()), delay_s=60)]) as server:
+    with MessagesServer([slow(case.good()[0], delay_s=60)]) as server:
         planner = subprocess.Popen([sys.executable, "-c", PLAN, server.base_url], env=environment, cwd=root)
         try:
             assert server.wait_for_request(timeout_s=60), "the planner has asked"

@@ -14,6 +14,7 @@ import pytest
 from controller.api import Proposal
 from controller.errors import InputError
 from controller.plan import messages, rules, select
+from controller.plan.claude import asking
 from controller.plan.testing import MessagesServer, answer, cut, overloaded, rate_limited, refusal
 from controller.render import render
 from tests import builders
@@ -23,6 +24,7 @@ from tests.plan import claude_case as case
 @pytest.fixture(autouse=True)
 def _surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SCHEDCTL_STATE", str(tmp_path))
+    messages.forget_key()
     for name in (messages.KEY, messages.BASE_URL, messages.MODEL):
         monkeypatch.delenv(name, raising=False)
 
@@ -50,7 +52,7 @@ def test_rules_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("mode", ["auto", "claude"])
 def test_a_key_and_a_budget_let_claude_decide(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
-    with MessagesServer([answer(case.good())]) as server:
+    with MessagesServer(case.good()) as server:
         with_key(monkeypatch, server.base_url)
         proposal = plan(mode=mode)
     assert proposal.planner.name == "claude"
@@ -63,7 +65,7 @@ def test_a_key_and_a_budget_let_claude_decide(monkeypatch: pytest.MonkeyPatch, m
 
 def test_the_model_is_chosen_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(messages.MODEL, "claude-haiku-5-5")
-    with MessagesServer([answer(case.good())]) as server:
+    with MessagesServer(case.good()) as server:
         with_key(monkeypatch, server.base_url)
         assert plan(mode="auto").planner.version == "claude-haiku-5-5"
     assert server.requests[0].body["model"] == "claude-haiku-5-5"
@@ -109,7 +111,7 @@ OUTAGES = {
 @pytest.mark.parametrize("name", OUTAGES)
 @pytest.mark.parametrize("mode", ["auto", "claude"])
 def test_what_the_api_cannot_do_the_rules_do(monkeypatch: pytest.MonkeyPatch, mode: str, name: str) -> None:
-    monkeypatch.setattr(select.claude.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(asking.time, "sleep", lambda seconds: None)
     script, told = OUTAGES[name]
     with MessagesServer(script) as server:
         with_key(monkeypatch, server.base_url)
@@ -121,7 +123,7 @@ def test_what_the_api_cannot_do_the_rules_do(monkeypatch: pytest.MonkeyPatch, mo
 
 
 def test_nobody_listening_is_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(select.claude.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(asking.time, "sleep", lambda seconds: None)
     with MessagesServer([]) as server:
         gone = server.base_url
     with_key(monkeypatch, gone)
@@ -179,7 +181,7 @@ def test_a_model_id_that_cannot_be_one(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_template_that_is_not_allowed_is_not_offered(monkeypatch: pytest.MonkeyPatch) -> None:
-    with MessagesServer([answer(case.good(template="t1", parameters=[], classes=[]))]) as server:
+    with MessagesServer([answer(case.strategy(template="t1", aims=[], holes=[]))]) as server:
         with_key(monkeypatch, server.base_url)
         proposal = plan(mode="claude", allow=("weighted-*",))
     assert proposal.template == "weighted-fair"
@@ -187,7 +189,62 @@ def test_a_template_that_is_not_allowed_is_not_offered(monkeypatch: pytest.Monke
     assert schema["properties"]["template"]["enum"] == ["t1"]
 
 
+def test_the_key_is_not_left_to_programs_that_are_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    with MessagesServer(case.good() * 2) as server:
+        with_key(monkeypatch, server.base_url)
+        assert plan(mode="claude").planner.name == "claude"
+        seen = subprocess.run([sys.executable, "-c", "import os; print(dict(os.environ))"], capture_output=True)
+        assert plan(mode="claude").planner.name == "claude", "it is still known here"
+    assert case.KEY.encode() not in seen.stdout
+    assert len(seen.stdout) > 20
+    assert all(case.KEY.encode() in request.raw.partition(b"\r\n\r\n")[0] for request in server.requests)
+    assert all(case.KEY.encode() not in request.raw.partition(b"\r\n\r\n")[2] for request in server.requests)
+
+
+def test_new_templates_are_not_written_and_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    with MessagesServer(case.good()) as server:
+        with_key(monkeypatch, server.base_url)
+        proposal = plan(mode="claude", autonomy="template")
+    assert proposal.planner.note == select.NO_NEW_TEMPLATES
+    assert proposal.template == "latency-first"
+
+
+def test_roles_filled_by_rules_give_the_rules_planners_proposal() -> None:
+    from controller.plan import claude
+
+    base = by_rules()
+    assert base.parameters or any(c.parameters for c in base.classes), "there are values to lose"
+    _, proposal = claude.by_rules(case.profile(), case.INTENTS, case.TEMPLATES, base)
+    assert proposal == base.model_copy(update={"reasons": ()})
+
+
 def test_importing_the_planner_does_not_import_the_sdk() -> None:
     code = f"import sys, {select.__name__}; assert not set(sys.modules) & {{'anthropic', 'httpx2'}}"
     root = Path(importlib.import_module("controller").__file__ or "").parent.parent
     subprocess.run([sys.executable, "-c", code], check=True, cwd=root, timeout=60)
+
+
+def test_the_agent_holds_the_key_before_it_starts_anything_and_a_node_forgets_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import os
+
+    from controller.cli import agent
+    from controller.reconcile import agent as loop
+    from tests.cli.harness import run
+
+    seen: list[tuple[bool, bool]] = []
+    monkeypatch.setattr(agent, "_go_before_the_load", lambda: None)
+
+    def looked(*arguments: Any, **named: Any) -> int:
+        seen.append((messages.KEY in os.environ, messages.Settings.from_environment() is None))
+        return 0
+
+    monkeypatch.setattr(loop, "run", looked)
+    subprocess.run(["git", "init", "--quiet", str(tmp_path / "repo")], check=True)
+    for role in ("planner", "all", "node"):
+        messages.forget_key()
+        monkeypatch.setenv(messages.KEY, case.KEY)
+        assert run("agent", "run", "--role", role, repo=tmp_path / "repo").code == 0
+    assert seen == [(False, False), (False, False), (False, True)]
+    messages.forget_key()

@@ -44,7 +44,17 @@ def test_a_committed_revision_needs_no_plan():
     assert plan(None, POLICY, INTENT, revision("default-1", POLICY, (INTENT,))) == ()
 
 
-@pytest.mark.parametrize("kind", ["NoPlan", "Rejected", "AwaitingApproval"])
+def test_a_rejection_is_followed_by_other_attempts_up_to_the_budget():
+    assert [t.attempt for t in plan(plans=remembered("Rejected", 1))] == [2]
+    assert [t.attempt for t in plan(plans=remembered("Rejected", 2))] == [3]
+    assert plan(plans=remembered("Rejected", 3), at=10**6) == ()
+    one = policy(planner={"budget": {"attempts": 1}})
+    key = keys.plan_key(one, (INTENT,), TARGET)
+    done = {key: remembered("Rejected")[KEY].model_copy(update={"plan_key": key})}
+    assert plan(None, one, INTENT, plans=done, inputs={key: digest("e")}) == ()
+
+
+@pytest.mark.parametrize("kind", ["NoPlan", "AwaitingApproval"])
 def test_an_outcome_is_not_tried_again_for_the_same_inputs(kind):
     assert plan(plans=remembered(kind), at=10**6) == ()
 

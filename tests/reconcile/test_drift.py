@@ -83,7 +83,9 @@ def test_a_failed_plan_for_a_drift_is_not_tried_again():
     found = after(OTHER, OTHER, OTHER)
     (task,) = tasks(found)
     for kind in ("Rejected", "NoPlan", "Planned"):
-        done = PlanOutcome(plan_key=KEY, inputs=task.inputs, outcome=kind, reason="X", message="m", at=T0)
+        done = PlanOutcome(
+            plan_key=KEY, inputs=task.inputs, outcome=kind, reason="X", message="m", attempts=3, at=T0
+        )  # fmt: skip
         assert tasks(found, {KEY: done}) == ()
 
 

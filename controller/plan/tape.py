@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tape: what was asked of a model and what came back, as data that takes the model's place later.
+
+While a tape is `opened`, every exchange that passes the SDK's boundary (`messages.send`, which is `noted`) goes on it;
+one that is playing answers in the SDK's place, and a question that is not the recorded one is said to differ. The key
+is on no tape: it is no part of a request. A tape belongs to the thread that opened it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
+
+from controller.api import ApiModel, PlanCost
+from controller.errors import InputError, SchedctlError
+from controller.plan.ledger import Usage, cost
+
+if TYPE_CHECKING:
+    from controller.plan.messages import Reply, Settings
+
+
+class Failure(ApiModel):
+    """A call that gave no answer, as messages.CallFailed tells it."""
+
+    message: Annotated[str, Field(max_length=1024)]
+    transient: bool = False
+    free: bool = False
+    retry_after_s: float = 0
+
+
+class Exchange(ApiModel):
+    """One request, and the fields of its reply or why there was none."""
+
+    request: dict[str, Any]
+    reply: dict[str, Any] | None = None
+    failure: Failure | None = None
+
+
+class TapeDiffers(SchedctlError):
+    """A planner asked something else than what was recorded."""
+
+
+class Asked(ApiModel):
+    """Who there was to ask: whether there was a key, the model that was pinned, and why nobody could be asked."""
+
+    keyed: bool = False
+    model: str = ""
+    trouble: str = ""
+
+
+class Tape:
+    """The exchanges of one campaign; of a `playing` one they are answered in their order."""
+
+    def __init__(
+        self, exchanges: Sequence[Exchange] = (), asked: Asked | None = None, *, playing: bool = False
+    ) -> None:
+        self.exchanges = list(exchanges)
+        self.asked = asked
+        self.playing = playing
+        self._at = 0
+
+    def note(self, request: Mapping[str, Any], reply: Mapping[str, Any] | None, failure: Failure | None) -> None:
+        """Keep an exchange."""
+        plain = json.loads(json.dumps(dict(request)))
+        self.exchanges.append(
+            Exchange(request=plain, reply=dict(reply) if reply is not None else None, failure=failure)
+        )
+
+    def next(self, request: Mapping[str, Any]) -> Exchange:
+        """The recorded answer to `request`. TapeDiffers when another one was recorded, or none."""
+        if self._at == len(self.exchanges):
+            raise TapeDiffers(f"request {self._at + 1} of the model was never recorded")
+        found, self._at = self.exchanges[self._at], self._at + 1
+        place = first_difference(found.request, json.loads(json.dumps(dict(request))))
+        if place is not None:
+            raise TapeDiffers(f"request {self._at} of the model is not the recorded one: {place}")
+        if found.failure is not None and self._at < len(self.exchanges):
+            # It was waited for then; what came next is known already.
+            found = found.model_copy(update={"failure": found.failure.model_copy(update={"retry_after_s": 1e-3})})
+        return found
+
+    def unasked(self) -> int:
+        """Recorded exchanges that nobody has asked for yet."""
+        return len(self.exchanges) - self._at if self.playing else 0
+
+
+_current: ContextVar[Tape | None] = ContextVar("tape", default=None)
+
+
+def current() -> Tape | None:
+    """The tape that is open here."""
+    return _current.get()
+
+
+@contextmanager
+def opened(tape: Tape) -> Iterator[Tape]:
+    """Everything asked of a model inside is noted on `tape`, or answered from it when it is playing."""
+    token = _current.set(tape)
+    try:
+        yield tape
+    finally:
+        _current.reset(token)
+
+
+def noted(send: Callable[..., Reply]) -> Callable[..., Reply]:
+    """`send`, whose one mapping is the request, with its exchanges on the open tape, or answered from it."""
+
+    @functools.wraps(send)
+    def wrapped(*arguments: Any, **named: Any) -> Reply:
+        tape = current()
+        if tape is None:
+            return send(*arguments, **named)
+        from controller.plan import messages
+
+        request = next(a for a in (*arguments, *named.values()) if isinstance(a, Mapping))
+        if tape.playing:
+            return _played(tape.next(request))
+        try:
+            reply = send(*arguments, **named)
+        except messages.CallFailed as failed:
+            told = Failure(
+                message=failed.message, transient=failed.transient, free=failed.free, retry_after_s=failed.retry_after_s
+            )  # fmt: skip
+            tape.note(request, None, told)
+            raise
+        tape.note(request, dataclasses.asdict(reply), None)
+        return reply
+
+    return wrapped
+
+
+def _played(exchange: Exchange) -> Reply:
+    from controller.plan import messages
+
+    failure = exchange.failure
+    if failure is not None:
+        raise messages.CallFailed(
+            failure.message, transient=failure.transient, free=failure.free, retry_after_s=failure.retry_after_s
+        )  # fmt: skip
+    try:
+        told = dict(exchange.reply or {})
+        usage = told.pop("usage")
+        return messages.Reply(**told, usage=Usage(**usage) if usage is not None else None)
+    except (KeyError, TypeError) as error:
+        raise TapeDiffers("a recorded reply has another form than this version's") from error
+
+
+def settings(ask: Callable[[], Settings | None]) -> Settings | None:
+    """What `ask` (messages.Settings.from_environment) gives, noted on the open tape, or as it was when it plays."""
+    from controller.plan import messages
+
+    tape = current()
+    if tape is None:
+        return ask()
+    if not tape.playing:
+        try:
+            found = ask()
+        except InputError as error:
+            tape.asked = Asked(trouble=error.message)
+            raise
+        tape.asked = Asked(keyed=found is not None, model=found.model if found is not None else "")
+        return found
+    was = tape.asked or Asked()
+    if was.trouble:
+        raise InputError(was.trouble)
+    return messages.Settings(key="replayed", model=was.model) if was.keyed else None
+
+
+def cost_of(exchanges: Sequence[Exchange]) -> PlanCost:
+    """What they cost by the dated prices; unknown as soon as the bill of one of them is."""
+    total = 0.0
+    for one in exchanges:
+        usd = _usd(one)
+        if usd is None:
+            return PlanCost(calls=len(exchanges), usd=None)
+        total += usd
+    return PlanCost(calls=len(exchanges), usd=round(total, 9))
+
+
+def _usd(exchange: Exchange) -> float | None:
+    if exchange.failure is not None:
+        return 0.0 if exchange.failure.free else None
+    usage = (exchange.reply or {}).get("usage")
+    try:
+        return cost(str(exchange.request.get("model")), Usage(**usage)) if usage is not None else None
+    except TypeError:
+        return None
+
+
+def first_difference(one: Any, other: Any, place: str = "") -> str | None:
+    """Where two plain values differ first, in words; None when they are equal."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in sorted(one.keys() | other.keys()):
+            inside = f"{place}.{key}" if place else str(key)
+            if key not in one or key not in other:
+                return f"{inside} is {'not there' if key not in other else 'new'}"
+            found = first_difference(one[key], other[key], inside)
+            if found is not None:
+                return found
+        return None
+    if isinstance(one, list) and isinstance(other, list):
+        for index, (left, right) in enumerate(zip(one, other, strict=False)):
+            found = first_difference(left, right, f"{place}[{index}]")
+            if found is not None:
+                return found
+        return None if len(one) == len(other) else f"{place} has {len(other)} items, {len(one)} were recorded"
+    if type(one) is type(other) and one == other:
+        return None
+    return f"{place or 'the value'} is {_short(other)}, {_short(one)} was recorded"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=True)
+    return text if len(text) <= 80 else f"{text[:60]}… ({len(text)} characters)"

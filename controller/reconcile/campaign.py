@@ -1,0 +1,377 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Campaign: one plan with everything that went into it, recorded so that anybody can make it again.
+
+    campaign.json   version, plan key, inputs, when; the error when nothing was proposed
+    profile.json, intents.json, policy.json, templates.json, past.json   what the planners were given
+    model.json      who there was to ask, requests and answers in order; ledger.jsonl: what had been spent by then
+    proposal.json, scheduler.bpf.c, scheduler.bpf.o, passport.json, evidence/   what came of it, raw trial data included
+
+A replay needs neither key nor network nor a guest: the planners run again, on the recorded answers of the model; the
+proposal is rendered, linted, compiled and audited again; the trial's verdict is reckoned anew from its samples. What a
+kernel alone can say (load, liveness) is taken from the record. Everything is compared byte by byte.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import ValidationError
+
+from controller import __version__, plan, verify
+from controller.api import (
+    ApiModel,
+    Lesson,
+    Passport,
+    Proposal,
+    SchedulerPolicy,
+    SchedulerTemplate,
+    SchedulingIntent,
+    StageResult,
+    Verdict,
+    WorkloadProfile,
+    now,
+    sha256,
+)
+from controller.errors import InputError, SchedctlError
+from controller.paths import state_dir
+from controller.plan import tape
+from controller.plan.learning import Prior
+from controller.reconcile.bundle import Bundle
+from controller.verify.recheck import recheck
+
+LEDGER = "planner-ledger.jsonl"
+MAX_LEDGER_BYTES = 4 << 20
+STATIC = ("schema", "render", "lint", "build", "audit")
+M = TypeVar("M", bound=ApiModel)
+
+
+@dataclass
+class Campaign:
+    """What a planner is given, and, as it goes on, what was asked of a model and what came of it."""
+
+    profile: WorkloadProfile
+    intents: tuple[SchedulingIntent, ...]
+    policy: SchedulerPolicy
+    templates: tuple[SchedulerTemplate, ...]
+    past: plan.Past = field(default_factory=plan.Past)
+    key: str = ""
+    tape: tape.Tape = field(default_factory=tape.Tape)
+    ledger: bytes = b""
+    day: str = ""
+    proposal: Proposal | None = None
+    error: str = ""
+    source: bytes | None = None
+    object: bytes | None = None
+    passport: Passport | None = None
+    evidence: dict[str, bytes] = field(default_factory=dict)
+
+    def propose(self) -> Proposal:
+        """Plan, noting everything. Raises as plan.propose does; what it raised is noted too."""
+        if not self.tape.playing:
+            self.ledger, self.day = _ledger(), f"{now():%Y-%m-%d}"
+        with tape.opened(self.tape):
+            try:
+                self.proposal = plan.propose(self.profile, self.intents, self.policy, self.templates, self.past)
+            except InputError as error:
+                self.error = str(error)
+                raise
+        return self.proposal
+
+    def examined(self, examination: verify.Examination) -> None:
+        """Take in what verification made of the proposal."""
+        self.source, self.object = examination.source, examination.object
+        self.passport, self.evidence = examination.passport, dict(examination.attachments)
+
+    def files(self) -> dict[str, bytes]:
+        """The files of its bundle."""
+        about = {"schedctl": __version__, "planKey": self.key, "error": self.error, "day": self.day}
+        asked = self.tape.asked.wire() if self.tape.asked is not None else None
+        made: dict[str, bytes] = {
+            "campaign.json": _json(about),
+            "profile.json": _json(self.profile.wire()),
+            "intents.json": _json([i.wire() for i in self.intents]),
+            "policy.json": _json(self.policy.model_copy(update={"status": None}).wire()),
+            "templates.json": _json([t.wire() for t in self.templates]),
+            "past.json": _json(_past_wire(self.past)),
+            "model.json": _json({"asked": asked, "exchanges": [e.wire() for e in self.tape.exchanges]}),
+            "ledger.jsonl": self.ledger,
+        }
+        made |= {"proposal.json": self.proposal.canonical()} if self.proposal is not None else {}
+        made |= {"scheduler.bpf.c": self.source} if self.source is not None else {}
+        made |= {"scheduler.bpf.o": self.object} if self.object is not None else {}
+        made |= {"passport.json": self.passport.canonical()} if self.passport is not None else {}
+        return made | {f"evidence/{name}": data for name, data in self.evidence.items()}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was made again: the same, another one, or not to be told here."""
+
+    what: str
+    result: Literal["ok", "differs", "skipped"]
+    detail: str
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What a replay gave: the proposal's canonical bytes, source and object, the verdict, and every comparison."""
+
+    checks: tuple[Check, ...]
+    proposal: Proposal | None = None
+    source: bytes | None = None
+    object: bytes | None = None
+    verdict: Verdict | None = None
+
+
+def replay(bundle: Bundle) -> Replay:
+    """Make the campaign of `bundle` again. Never raises for what is wrong with it: that is a check that differs."""
+    checks = [Check(name, "differs", problem) for name, problem in sorted(bundle.problems.items())]
+    try:
+        campaign = campaign_of(bundle.files)
+        about = json.loads(bundle.files["campaign.json"])
+        error = str(about["error"])
+    except (SchedctlError, ValueError, KeyError, TypeError) as problem:
+        why = f"{problem} is missing" if isinstance(problem, KeyError) else str(problem)
+        return Replay((*checks, Check("bundle", "differs", f"it cannot be replayed: {why}")))
+    if about.get("schedctl") != __version__:
+        told = f"this is schedctl {__version__}, it was recorded with {about.get('schedctl')}: results may differ"
+        checks.append(Check("version", "skipped", told))
+    proposal = _replan(campaign, bundle.files, error, checks)
+    if proposal is None or "passport.json" not in bundle.files:
+        return Replay(tuple(checks), proposal)
+    return _reverified(campaign, proposal, bundle.files, checks)
+
+
+def campaign_of(files: Mapping[str, bytes]) -> Campaign:
+    """The campaign in a bundle's files, its tape rewound. InputError for what is none; KeyError for a missing file."""
+    model = json.loads(files["model.json"])
+    asked = tape.Asked.model_validate(model["asked"]) if model["asked"] is not None else None
+    exchanges = _all(tape.Exchange, model["exchanges"], "model.json")
+    about = json.loads(files["campaign.json"])
+    return Campaign(
+        profile=_one(WorkloadProfile, json.loads(files["profile.json"]), "profile.json"),
+        intents=_all(SchedulingIntent, json.loads(files["intents.json"]), "intents.json"),
+        policy=_one(SchedulerPolicy, json.loads(files["policy.json"]), "policy.json"),
+        templates=_all(SchedulerTemplate, json.loads(files["templates.json"]), "templates.json"),
+        past=_past_of(json.loads(files["past.json"])),
+        key=str(about["planKey"]),
+        tape=tape.Tape(exchanges, asked, playing=True),
+        ledger=files["ledger.jsonl"],
+        day=str(about["day"]),
+    )
+
+
+def _replan(campaign: Campaign, files: Mapping[str, bytes], error: str, checks: list[Check]) -> Proposal | None:
+    """The proposal, made again and compared."""
+    recorded = files.get("proposal.json")
+    try:
+        with _as_it_was(campaign):
+            proposal = campaign.propose()
+    except tape.TapeDiffers as differs:
+        checks.append(Check("proposal", "differs", differs.message))
+        return None
+    except SchedctlError as failed:
+        same = recorded is None and str(failed) == error
+        told = f"nothing was proposed: {failed}"
+        told += "" if same else f"; recorded was {error or 'a proposal'}"
+        checks.append(Check("proposal", "ok" if same else "differs", told))
+        return None
+    left = campaign.tape.unasked()
+    if left:
+        checks.append(Check("model", "differs", f"{left} recorded requests were not made"))
+    made = proposal.canonical()
+    if recorded is None:
+        checks.append(Check("proposal", "differs", f"there is one now; recorded was: {error or 'none'}"))
+    elif made == recorded:
+        checks.append(Check("proposal", "ok", f"{sha256(made)}, {len(campaign.tape.exchanges)} answers of a model"))
+    else:
+        checks.append(Check("proposal", "differs", _where(recorded, made)))
+    return proposal
+
+
+def _reverified(
+    campaign: Campaign, proposal: Proposal, files: Mapping[str, bytes], checks: list[Check]
+) -> Replay:  # fmt: skip
+    """Source, object and verdict, made again and compared with the recorded passport."""
+    try:
+        passport = _one(Passport, json.loads(files["passport.json"]), "passport.json")
+    except (InputError, ValueError) as error:
+        return Replay((*checks, Check("verdict", "differs", str(error))), proposal)
+    template = next((t for t in campaign.templates if t.name == proposal.template), None)
+    if template is None:
+        told = f"template {proposal.template} is not among the recorded ones"
+        return Replay((*checks, Check("source", "differs", told)), proposal)
+    ran = [s.stage for s in passport.stages if s.stage in STATIC and s.verdict is not Verdict.NOT_RUN]
+    again = verify.examine(verify.Candidate.from_proposal(proposal, template), stages=ran)
+    checks.append(_bound("proposal", passport.proposal_digest, proposal.canonical()))
+    checks.append(_same("source", files.get("scheduler.bpf.c"), again.source, passport.source_digest))
+    checks.append(_object(files.get("scheduler.bpf.o"), again, passport))
+    stages = [_stage(stage, again.passport, passport, checks) for stage in passport.stages]
+    verdict = _verdict([*stages, *_on_kernels(passport, files, checks)])
+    same = verdict is passport.verdict
+    told = f"{verdict.value}; what guests said of load and liveness is taken from the record"
+    checks.append(
+        Check(
+            "verdict", "ok" if same else "differs", told if same else f"{told}; {passport.verdict.value} was recorded"
+        )
+    )
+    return Replay(tuple(checks), proposal, again.source, again.object, verdict)
+
+
+def _stage(recorded: StageResult, now_: Passport, passport: Passport, checks: list[Check]) -> Verdict:
+    """A stage of no kernel, run again. What this machine cannot tell (no clang) is taken from the record, and said."""
+    if recorded.verdict is Verdict.NOT_RUN or recorded.stage not in STATIC:
+        return recorded.verdict
+    mine = next(s for s in now_.stages if s.stage == recorded.stage)
+    if mine.verdict is recorded.verdict:
+        checks.append(Check(recorded.stage, "ok", mine.verdict.value))
+        return mine.verdict
+    told = f"{mine.verdict.value}: {mine.summary}; {recorded.verdict.value} was recorded"
+    # Lint and audit know more rules when they know the kernels, whose images a replay does not need.
+    unknown = mine.verdict in (Verdict.ERROR, Verdict.NOT_RUN) or (
+        recorded.stage in ("lint", "audit") and mine.verdict is Verdict.PASS and bool(passport.kernels)
+    )
+    checks.append(Check(recorded.stage, "skipped" if unknown else "differs", told))
+    return recorded.verdict if unknown else mine.verdict
+
+
+def _on_kernels(passport: Passport, files: Mapping[str, bytes], checks: list[Check]) -> list[Verdict]:
+    """The verdicts of the stages on kernels: trials from their samples, the rest as recorded."""
+    evidence = {name.removeprefix("evidence/"): data for name, data in files.items() if name.startswith("evidence/")}
+    for each in passport.attachments:
+        found = evidence.get(each.name)
+        if found is None or sha256(found) != each.digest:
+            told = "is missing" if found is None else f"is {sha256(found)}, the passport names {each.digest}"
+            checks.append(Check(f"evidence {each.name}", "differs", told))
+    trials = [s for column in passport.kernels for s in column.stages if s.stage == "trial"]
+    ran = any(s.verdict is not Verdict.NOT_RUN for s in trials)
+    bad = False
+    for what, result, detail in recheck(passport, evidence) if ran else ():
+        checks.append(Check(what, "differs" if result == "refused" else result, detail))
+        bad = bad or result == "refused"
+    verdicts = [s.verdict for column in passport.kernels for s in column.stages]
+    return [*verdicts, Verdict.REJECTED] if bad and Verdict.REJECTED not in verdicts else verdicts
+
+
+def _verdict(verdicts: Sequence[Verdict]) -> Verdict:
+    """As verification combines them: the worst that is known."""
+    return next((v for v in (Verdict.REJECTED, Verdict.ERROR, Verdict.PASS) if v in verdicts), Verdict.NOT_RUN)
+
+
+def _bound(part: str, named: str | None, data: bytes) -> Check:
+    found = sha256(data)
+    if named == found:
+        return Check(f"passport's {part}", "ok", found)
+    return Check(f"passport's {part}", "differs", f"the passport is for {named}, this is {found}")
+
+
+def _same(what: str, recorded: bytes | None, made: bytes | None, named: str | None) -> Check:
+    if recorded is None and made is None:
+        return Check(what, "ok", "there is none")
+    if recorded is None or made is None:
+        return Check(what, "differs", "there is none now" if made is None else "none was recorded")
+    if recorded != made:
+        return Check(what, "differs", _where(recorded, made))
+    if named is not None and sha256(made) != named:
+        return Check(what, "differs", f"it is {sha256(made)}, the passport is for {named}")
+    return Check(what, "ok", sha256(made))
+
+
+def _object(recorded: bytes | None, again: verify.Examination, passport: Passport) -> Check:
+    """The object is the same only from the same compiler: with another one that is no difference of the campaign."""
+    check = _same("object", recorded, again.object, passport.object_digest)
+    mine, theirs = again.passport.tools.get("clang"), passport.tools.get("clang")
+    if check.result != "differs" or mine == theirs:
+        return check
+    told = f"clang {mine or 'is not here'}, recorded with clang {theirs}: {check.detail}"
+    return Check("object", "skipped", told)
+
+
+def _where(recorded: bytes, made: bytes) -> str:
+    """The first difference: a field of JSON, a line of text, else an offset."""
+    try:
+        place = tape.first_difference(json.loads(recorded), json.loads(made))
+        return place or "the same values in other bytes"
+    except ValueError:
+        pass
+    try:
+        left, right = recorded.decode().splitlines(), made.decode().splitlines()
+    except UnicodeDecodeError:
+        at = next((i for i, (a, b) in enumerate(zip(recorded, made, strict=False)) if a != b), None)
+        at = min(len(recorded), len(made)) if at is None else at
+        return f"differs from byte {at} on: {len(made)} bytes, {len(recorded)} were recorded"
+    line = next((i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right)))
+    return f"differs from line {line + 1} on"
+
+
+@contextmanager
+def _as_it_was(campaign: Campaign) -> Iterator[None]:
+    """The state folder as the campaign found it: a copy of the ledger, its last day moved to today."""
+    today = f"{now():%Y-%m-%d}".encode()
+    before = os.environ.get("SCHEDCTL_STATE")
+    with tempfile.TemporaryDirectory(prefix="schedctl-replay-") as folder:
+        text = campaign.ledger
+        if campaign.day:
+            text = text.replace(b'"at":"' + campaign.day.encode(), b'"at":"' + today)
+        (Path(folder) / LEDGER).write_bytes(text)
+        os.environ["SCHEDCTL_STATE"] = folder
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ["SCHEDCTL_STATE"]
+            else:
+                os.environ["SCHEDCTL_STATE"] = before
+
+
+def _ledger() -> bytes:
+    """What the ledger holds now, its end if it is long."""
+    try:
+        data = (state_dir() / LEDGER).read_bytes()
+    except OSError:
+        return b""
+    return data if len(data) <= MAX_LEDGER_BYTES else data[-MAX_LEDGER_BYTES:].partition(b"\n")[2]
+
+
+def _past_wire(past: plan.Past) -> dict[str, Any]:
+    prior = past.prior
+    told = None
+    if prior is not None:
+        told = {
+            "revision": prior.revision, "proposal": prior.proposal.wire(), "distance": prior.distance,
+            "names": dict(prior.names),
+        }  # fmt: skip
+    return {"inputs": past.inputs, "lessons": [one.wire() for one in past.lessons], "prior": told}
+
+
+def _past_of(told: dict[str, Any]) -> plan.Past:
+    given = told["prior"]
+    prior = None
+    if given is not None:
+        proposal = _one(Proposal, given["proposal"], "past.json")
+        prior = Prior(str(given["revision"]), proposal, float(given["distance"]), dict(given["names"]))
+    return plan.Past(str(told["inputs"]), _all(Lesson, told["lessons"], "past.json"), prior)
+
+
+def _one(model: type[M], value: object, file: str) -> M:
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"{file} is no {model.__name__}: {place}: {first['msg']}") from None
+
+
+def _all(model: type[M], values: Sequence[object], file: str) -> tuple[M, ...]:
+    return tuple(_one(model, value, file) for value in values)
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, sort_keys=True, indent=1).encode() + b"\n"

@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`make planner-doc`: writes docs/planner.md from the code's own definitions and from bench/results/planner.json.
+
+What the roles are, how a model is chosen, what the prices are and what is checked before a request leaves is read from
+the modules that do it; bytes, costs, injections and harmful answers from the result of `bench/planner.py`. What was not
+measured is said to be so, in a section of its own. The file is replaced as a whole or not at all. `--check` writes
+nothing and exits 1 when the half that comes from the code is not what the file says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
+
+from verification_figures import NOT_MEASURED, read_document, table  # noqa: E402
+
+from controller.errors import InputError, SchedctlError  # noqa: E402
+from controller.kernel import leftovers  # noqa: E402
+from controller.plan import bridge, claude, ledger, taint  # noqa: E402
+from controller.plan.claude import tiers  # noqa: E402
+
+DOC = ROOT / "docs" / "planner.md"
+RESULTS = ROOT / "bench" / "results"
+COMMAND = "python bench/planner.py"
+MEASURED = "<!-- measured: from bench/results -->"
+
+UNKNOWN = """\
+## What is not measured
+
+- **How good a model's proposals are.** No model was asked: the endpoint of the tests and the benchmark is authored. How
+  often an answer is taken, and how often verification accepts what comes of it, are beliefs (`controller.plan.claude.
+  tiers`) until the ledger has counted some; the costs above are therefore given for several shares.
+- **Tokens.** Bytes are counted, tokens are bytes over an assumed ratio; output tokens, thinking included, are assumed.
+  The budget does not rest on either: before a call it takes a token for each byte and the most output allowed, after it
+  the bill.
+- **What the cache really saves.** Requests are laid out for it (what stays the same first, a breakpoint after each
+  block, no intent in the schema); whether a prefix is long enough and still there is the API's to say. The bills in the
+  ledger tell (`schedctl budget --calls -o wide`).
+- **The offline planner against a grid of scenarios** is no part of this page.
+
+## What is not there
+
+- New templates (autonomy `template`). A policy may allow them; this version plans as under `expressions`, and
+  `planner.note` says so. `schedctl plan --autonomy template` is refused.
+- Budgets over several machines: a ledger is one machine's.
+"""
+
+
+def from_code() -> str:
+    """The half that needs no measurement."""
+    settings = [
+        [name, s.effort, s.max_tokens, s.expected_tokens, f"{s.deadline_s:g} s"] for name, s in tiers.ROLES.items()
+    ]
+    prices = [
+        [model, f"{p.input:.2f}", f"{p.cache_write:.3f}", f"{p.cache_read:.2f}", f"{p.output:.2f}"]
+        for model, p in ledger.PRICES.items()
+    ]
+    ladder = [[t.name, t.model, f"{t.good:g} of {t.good + t.bad:g}"] for t in tiers.TIERS]
+    return f"""# Planning by models: what is asked, what it costs, what it cannot be talked into
+
+Written by `make planner-doc`: do not edit. The definitions come from the code, the figures from `bench/results`.
+
+A proposal is only data: it is checked, rendered, verified on a real kernel and committed before a node may attach it.
+Without a key everything below is done by rules. `planner.name` of a proposal says who decided, `planner.note` why
+another one did not: a refusal, an outage, a rate limit, an empty budget, no key.
+
+## Roles
+
+{_quoted(claude.__doc__)}
+
+{table(["role", "effort", "most output tokens", "expected", "deadline"], settings)}
+
+## Which model
+
+{_quoted(tiers.__doc__)}
+
+{table(["tier", "model", "believed to be taken"], ladder)}
+
+`SCHEDCTL_MODEL` names one model for every role.
+
+## Money
+
+{_quoted(ledger.__doc__)}
+
+Prices in US dollars per million tokens, compared with the published ones on {ledger.PRICES_AS_OF}. A model without a
+price is not asked.
+
+{table(["model", "input", "cache write", "cache read", "output"], prices)}
+
+`schedctl budget` shows what each policy spent on a day, what is left, and how many costs are unknown; `--calls` every
+call with its role, model, tokens by kind and request id.
+
+## What a request may hold
+
+{_quoted(taint.__doc__)}
+
+The key is taken out of the environment when it is read, goes into one HTTP header, and only to the API's host or to
+loopback; redirects are not followed.
+
+## The file bridge
+
+{_quoted(bridge.__doc__)}
+"""
+
+
+def _quoted(text: str | None) -> str:
+    return f"```text\n{(text or '').strip()}\n```"
+
+
+def document(results: Path) -> str:
+    """The whole page. InputError for a results file that is broken or has another form than its bench writes."""
+    found = read_document(results / "planner.json")
+    try:
+        measured = "\n".join(_measured(found)) if found else f"{NOT_MEASURED}: `{COMMAND}` measures it.\n"
+        return f"{from_code()}\n{MEASURED}\n\n{measured}\n{UNKNOWN}"
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+        raise InputError(
+            f"{results / 'planner.json'} has another form than its bench writes: {type(error).__name__}: {error}",
+            remedy="measure it again, or delete it",
+        ) from error
+
+
+def _measured(found: dict[str, Any]) -> Iterable[str]:
+    yield from _sizes(found)
+    yield from _cost(found)
+    yield from _harm(found)
+
+
+def _sizes(found: dict[str, Any]) -> Iterable[str]:
+    assumed = found["assumed"]
+    calls = ", ".join(f"{role} {count}" for role, count in found["calls_of_first_plans"].items())
+    yield f"## Sizes of requests\n\n`{COMMAND}`, {found['measured'][:10]}.\n"
+    yield (
+        f"Bytes as sent, medians of {found['questions']} questions (four profiles, three sets of intents), each "
+        "planned without a past and with one that points both ways. Tokens are bytes / "
+        f"{assumed['bytes_per_token']:g}, an assumption. *Can be cached* is the part that is the same for every plan "
+        f"with the same templates. Calls in the {found['questions']} plans without a past: {calls}.\n"
+    )
+    rows = [
+        [
+            role, f"{s['stable_bytes']['median']:.0f}", f"{s['new_bytes']['median']:.0f}",
+            f"{s['new_bytes']['least']:.0f} to {s['new_bytes']['most']:.0f}", f"{s['answer_bytes']['median']:.0f}",
+            s["prompt_tokens"], s["output_tokens_assumed"], f"{s['cached_share']:.0%}",
+        ]
+        for role, s in found["roles"].items()
+    ]  # fmt: skip
+    header = ["role", "same bytes", "new bytes", "least to most", "answer bytes", "tokens", "output tokens (assumed)"]
+    yield table([*header, "can be cached"], rows) + "\n"
+
+
+def _cost(found: dict[str, Any]) -> Iterable[str]:
+    shares = [f"{share:.2f}" for share in found["assumed"]["acceptance"]]
+    yield (
+        f"## Dollars\n\nA plan is the planner and the executor, one answer each; prices of {found['prices_as_of']}. "
+        "*Cold*: all of the prompt is written to the cache; *warm*: the part that is the same is read from it. *Chosen "
+        "by the rule* is what `tiers.choose` expects when its beliefs hold: a small model first, the refused answers "
+        "and the larger models that they lead to included. An accepted policy costs as many plans as verification "
+        f"needs to accept one; at which share it does is not known. The aim is at most ${found['aim_usd']:.2f}.\n"
+    )
+    rows = []
+    for name, each in found["cost"].items():
+        accepted = [each["accepted_usd"][share] for share in shares]
+        warm = f"${each['plan_warm_usd']:.4f}" if "plan_warm_usd" in each else "–"
+        cells = [f"${usd:.4f}{'' if usd <= found['aim_usd'] else ' (above)'}" for usd in accepted]
+        rows.append([name, each["model"] or "–", f"${each['plan_cold_usd']:.4f}", warm, *cells])
+    header = ["tier", "model", "plan, cold", "plan, warm", *(f"accepted, at {share}" for share in shares)]
+    yield table(header, rows) + "\n"
+
+
+def _harm(found: dict[str, Any]) -> Iterable[str]:
+    told, harm = found["injections"], found["harm"]
+    yield (
+        f"## Injections\n\n{told['injections']} texts in each of {told['channels']} channels (process names, command "
+        "lines, cgroups, units, pod labels, manifest names, annotations, templates' texts, commit messages, compiler, "
+        f"verifier, guest console, node and kernel names): {told['plans']} plans, {told['requests']} requests. "
+        f"Requests that held any byte of an injection: **{told['requests_holding_any']}**.\n"
+    )
+    yield (
+        f"## Harmful answers\n\n{harm['answers']} answers (out of range, of wrong types, a megabyte long, code in "
+        "expressions, tricks with Unicode, forged handles), each given again and again: "
+        f"{harm['rejected']} plans ended in a clear rejection, {harm['safe proposal']} in a safe proposal, "
+        f"**{harm['anything else']}** in anything else. The dearest took ${harm['most_usd_of_one']:.4f} of a budget of "
+        f"${harm['budget_usd']:.2f}.\n"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the page, or check it; 0 done or current, 1 not."""
+    parser = argparse.ArgumentParser(description="Write docs/planner.md from the code and bench/results.")
+    parser.add_argument("--check", action="store_true", help="write nothing; say whether the definitions are current")
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="default: bench/results")
+    parser.add_argument("--output", type=Path, default=DOC, metavar="FILE", help="default: docs/planner.md")
+    arguments = parser.parse_args(argv)
+    try:
+        if arguments.check:
+            there = arguments.output.read_text(encoding="utf-8").partition(MEASURED)[0]
+            if there.strip() != from_code().strip():
+                print(
+                    f"error: {arguments.output.name} is not what the code says (run: make planner-doc)", file=sys.stderr
+                )
+                return 1
+            return 0
+        text = document(arguments.results)
+        leftovers.write(arguments.output, text.encode())
+    except (SchedctlError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"wrote {arguments.output.name}" + ("; it was not measured" if NOT_MEASURED in text else ""))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
