@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from controller.verify.scenarios.arena import Arena, Numbers, number, numbers
 from controller.verify.scenarios.registry import STARVED, Limit, scenario
 from controller.verify.scenarios.shares import TOGETHER
@@ -12,6 +14,19 @@ FEW = 0.05
 
 _YIELDS = 1000
 _ROUNDS = 200
+
+
+def _beside_computing(arena: Arena, each: int, load: str) -> tuple[dict[str, Any], Numbers]:
+    """`load` with `each` of its tasks a CPU, beside one computing task a CPU: what it found, and how those fared."""
+    seconds = arena.seconds(1.8)
+    commands = [
+        ("schedload", load, arena.busy(each), seconds),
+        ("schedload", "spin", str(max(2, arena.cpus)), seconds),
+    ]
+    (storm, spin), slowest = arena.together(commands)
+    cpu = numbers(spin, "cpu_ns")
+    total = max(sum(cpu) + sum(numbers(storm, "cpu_ns")), 1.0)
+    return storm, {"spin_least_share": round(min(cpu) / total, 4), "slowest_s": slowest}
 
 
 @scenario(
@@ -70,21 +85,14 @@ def affinity_churn(arena: Arena) -> Numbers:
 )  # fmt: skip
 def yield_storm(arena: Arena) -> Numbers:
     """A task that yields and is put back at the head of its queue runs again at once, and nobody else does."""
-    seconds = arena.seconds(1.8)
-    commands = [
-        ("schedload", "yieldstorm", arena.busy(2), seconds),
-        ("schedload", "spin", str(max(2, arena.cpus)), seconds),
-    ]
-    (storm, spin), slowest = arena.together(commands)
-    yields, cpu = numbers(storm, "yields"), numbers(spin, "cpu_ns")
-    total = max(sum(cpu) + sum(numbers(storm, "cpu_ns")), 1.0)
+    storm, beside = _beside_computing(arena, 2, "yieldstorm")
+    yields = numbers(storm, "yields")
     return {
         "yields": sum(yields),
         # One that yields to a task with a slice of 20 ms does so 50 times a second, one that has nobody to yield to a
         # hundred thousand times: whether it ran at all is the question, and not how often.
         "least_yields": min(*yields, _YIELDS),
-        "spin_least_share": round(min(cpu) / total, 4),
-        "slowest_s": slowest,
+        **beside,
     }
 
 
@@ -102,17 +110,10 @@ def yield_storm(arena: Arena) -> Numbers:
 )  # fmt: skip
 def wakeup_storm(arena: Arena) -> Numbers:
     """What prefers who has just been woken must do so within limits, or a chatty service holds up all that compute."""
-    seconds = arena.seconds(1.8)
-    commands = [
-        ("schedload", "pingpong", arena.busy(4), seconds),
-        ("schedload", "spin", str(max(2, arena.cpus)), seconds),
-    ]
-    (storm, spin), slowest = arena.together(commands)
-    rounds, cpu = numbers(storm, "rounds"), numbers(spin, "cpu_ns")
-    total = max(sum(cpu) + sum(numbers(storm, "cpu_ns")), 1.0)
+    storm, beside = _beside_computing(arena, 4, "pingpong")
+    rounds = numbers(storm, "rounds")
     return {
         "rounds": sum(rounds) / 2,
         "least_rounds": min(*rounds, _ROUNDS),  # a queue of long slices makes few of them, and lets everybody run
-        "spin_least_share": round(min(cpu) / total, 4),
-        "slowest_s": slowest,
+        **beside,
     }
