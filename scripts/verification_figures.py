@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.doc_pages import NOT_MEASURED, read_document, table, yes_no
+from scripts.mutation_score import verifier_digest
 
 STAGES = ("lint", "build", "audit", "load", "liveness")
 COMMANDS = {
@@ -114,8 +115,13 @@ def _rate_row(
     part = rate["hits"] / rate["of"]
     held = None if least is None or most is None else least <= part <= most
     low, high = rate.get("interval95", (0.0, 1.0))
-    measured = f"{rate['hits']} of {rate['of']} = {part:.1%} (95 %: {low:.1%} to {high:.1%})"
+    measured = f"{rate['hits']} of {rate['of']} = {part:.1%} (95 %: {low:.1%} to {high:.1%}){_earlier(score)}"
     return _row("mutation-score", promise, bar, measured, held, score)
+
+
+def _earlier(score: dict[str, Any]) -> str:
+    """Says so when the verifier that was measured is not the one of now."""
+    return "" if score.get("verifier") in (None, f"sha256:{verifier_digest()}") else ", of an earlier verifier"
 
 
 def _hostile_row(score: dict[str, Any], kind: str, promise: str) -> tuple[str, ...]:
@@ -203,7 +209,7 @@ def _corpus(score: dict[str, Any]) -> list[str]:
     by_stage = [[s, *(where[s, other] for other in (*STAGES, "nowhere"))] for s in STAGES]
     odd = [r for r in results if r.get("outcome") not in ("caught", "passed")]
     lines = [
-        f"Kernels: {_kernels(score)}. Date: {_date(score)}. *caught*: rejected by the stage "
+        f"Kernels: {_kernels(score)}. Date: {_date(score)}{_earlier(score)}. *caught*: rejected by the stage "
         "and rule that the scheduler's header names; *elsewhere*: rejected for something else, which does not count.",
         "", table(["class", "bad", *outcomes], by_class),
         "", "Rows: the stage that should catch it; columns: the stage that did.",

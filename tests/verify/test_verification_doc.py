@@ -14,6 +14,7 @@ from controller.errors import InputError
 from controller.verify.lint import rules
 from controller.verify.scenarios import SCENARIOS
 from scripts import verification_doc
+from scripts.mutation_score import verifier_digest
 from scripts.verification_figures import COMMANDS, NOT_MEASURED, Results, promises
 
 SCORE = {
@@ -132,6 +133,14 @@ def test_measured_figures_come_with_kernels_date_and_whether_the_bar_is_held(tmp
         "1 of 44 verdicts, by metric, in 22 trials", "yes",
     )  # fmt: skip
     assert _promise(tmp_path, "a planted 10 % effect")[3] == "**no**"
+
+
+@pytest.mark.parametrize("now", [True, False])
+def test_a_score_of_another_verifier_is_said_to_be_one(tmp_path: Path, now: bool):
+    verifier = "sha256:" + (verifier_digest() if now else "0" * 64)
+    _put(tmp_path, mutation_score={**SCORE, "verifier": verifier})
+    assert _promise(tmp_path, "bad schedulers caught")[2].endswith(", of an earlier verifier") is not now
+    assert ("2026-01-02, of an earlier verifier" in verification_doc.document(tmp_path)) is not now
 
 
 def test_too_short_a_run_holds_no_promise(tmp_path: Path):
