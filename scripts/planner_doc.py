@@ -3,32 +3,25 @@
 
 What the roles are, how a model is chosen, what the prices are and what is checked before a request leaves is read from
 the modules that do it; bytes, costs, injections and harmful answers from the result of `bench/planner.py`. What was not
-measured is said to be so, in a section of its own. The file is replaced as a whole or not at all. `--check` writes
-nothing and exits 1 when the half that comes from the code is not what the file says.
+measured is said to be so, in a section of its own. `--check` as for every page (doc_pages).
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from verification_figures import NOT_MEASURED, read_document, table  # noqa: E402
+from controller.plan import bridge, claude, ledger, taint
+from controller.plan.claude import tiers
+from scripts.doc_pages import NOT_MEASURED, Page, read_document, table
 
-from controller.errors import InputError, SchedctlError  # noqa: E402
-from controller.kernel import leftovers  # noqa: E402
-from controller.plan import bridge, claude, ledger, taint  # noqa: E402
-from controller.plan.claude import tiers  # noqa: E402
+__all__ = ["COMMAND", "NOT_MEASURED", "document", "main"]
 
-DOC = ROOT / "docs" / "planner.md"
-RESULTS = ROOT / "bench" / "results"
 COMMAND = "python bench/planner.py"
-MEASURED = "<!-- measured: from bench/results -->"
 
 UNKNOWN = """\
 ## What is not measured
@@ -113,23 +106,10 @@ def _quoted(text: str | None) -> str:
     return f"```text\n{(text or '').strip()}\n```"
 
 
-def document(results: Path) -> str:
-    """The whole page. InputError for a results file that is broken or has another form than its bench writes."""
+def _measured(results: Path) -> str:
     found = read_document(results / "planner.json")
-    try:
-        measured = "\n".join(_measured(found)) if found else f"{NOT_MEASURED}: `{COMMAND}` measures it.\n"
-        return f"{from_code()}\n{MEASURED}\n\n{measured}\n{UNKNOWN}"
-    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
-        raise InputError(
-            f"{results / 'planner.json'} has another form than its bench writes: {type(error).__name__}: {error}",
-            remedy="measure it again, or delete it",
-        ) from error
-
-
-def _measured(found: dict[str, Any]) -> Iterable[str]:
-    yield from _sizes(found)
-    yield from _cost(found)
-    yield from _harm(found)
+    told = [*_sizes(found), *_cost(found), *_harm(found)] if found else [f"{NOT_MEASURED}: `{COMMAND}` measures it.\n"]
+    return "\n".join([*told, UNKNOWN])
 
 
 def _sizes(found: dict[str, Any]) -> Iterable[str]:
@@ -190,29 +170,8 @@ def _harm(found: dict[str, Any]) -> Iterable[str]:
     )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Write the page, or check it; 0 done or current, 1 not."""
-    parser = argparse.ArgumentParser(description="Write docs/planner.md from the code and bench/results.")
-    parser.add_argument("--check", action="store_true", help="write nothing; say whether the definitions are current")
-    parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="default: bench/results")
-    parser.add_argument("--output", type=Path, default=DOC, metavar="FILE", help="default: docs/planner.md")
-    arguments = parser.parse_args(argv)
-    try:
-        if arguments.check:
-            there = arguments.output.read_text(encoding="utf-8").partition(MEASURED)[0]
-            if there.strip() != from_code().strip():
-                print(
-                    f"error: {arguments.output.name} is not what the code says (run: make planner-doc)", file=sys.stderr
-                )
-                return 1
-            return 0
-        text = document(arguments.results)
-        leftovers.write(arguments.output, text.encode())
-    except (SchedctlError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(f"wrote {arguments.output.name}" + ("; it was not measured" if NOT_MEASURED in text else ""))
-    return 0
+PAGE = Page("planner", from_code, _measured)
+document, main = PAGE.document, PAGE.main
 
 
 if __name__ == "__main__":
