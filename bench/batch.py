@@ -40,8 +40,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loads.batchjobs import LONG, SHORT, WORKLOADS, Fit, Workload, lowest, short_seconds
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from bench.kit.store import Store
+from bench.loads.batchjobs import LONG, SHORT, WORKLOADS, Fit, Workload, lowest, short_seconds
 from controller.api import (
     IntentSpec,
     KernelFacts,
@@ -59,7 +61,7 @@ from controller.api import (
 )
 from controller.api.profile import WorkloadStats
 from controller.errors import GuestError, SchedctlError
-from controller.kernel import clang, images, nodevm, qemu
+from controller.kernel import clang, images, nodevm
 from controller.kernel.images import KernelImage
 from controller.kernel.nodevm import NodeVm
 from controller.paths import data_dir
@@ -67,7 +69,6 @@ from controller.plan import rules
 from controller.render import builtin_templates, render
 from controller.verify.trial import statistics
 
-RESULTS = Path(__file__).parent / "results" / "batch.json"
 RUNNER = Path(__file__).parent / "loads" / "batchrunner.py"
 CONFIDENCE = 0.95
 MAKESPAN_S = 2.5
@@ -253,35 +254,16 @@ def summarise(result: dict[str, Any]) -> None:
     """Work out every figure anew from the samples."""
     together: dict[str, list[dict[str, Any]]] = {}
     for key, row in result["rows"].items():
-        if row["samples"]:
-            row.update(figures(row))
-            together.setdefault(key.rpartition("/")[0], []).append(row)
+        row.update(figures(row))
+        together.setdefault(key.rpartition("/")[0], []).append(row)
     result["means"] = {where: means(rows) for where, rows in together.items()}
-
-
-def kept() -> dict[str, Any]:
-    """The results so far."""
-    try:
-        found: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {"benchmark": "batch", "rows": {}, "means": {}}
-    return found
-
-
-def keep(result: dict[str, Any]) -> None:
-    """Keep what there is."""
-    summarise(result)
-    result["measured"] = now().isoformat()
-    measured = {key: row for key, row in sorted(result["rows"].items()) if row["samples"]}
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(result | {"rows": measured}, indent=1) + "\n", encoding="utf-8")
 
 
 def lines(result: dict[str, Any]) -> Iterator[str]:
     """The table: a row for each kernel, size, variant and workload, and their means."""
     head = f"{'KERNEL/CPUS/VARIANT':<40}{'WORKLOAD':<14}{'OWN':>7}{'LONG':>7}{'RATIO':>8}  {'95 % INTERVAL':<16}"
     yield head + f"{'BOUND':>6}{'SHORT':>7}{'BLOCKS':>8}"
-    for key, row in sorted(item for item in result["rows"].items() if item[1]["samples"]):
+    for key, row in sorted(result["rows"].items()):
         where, _, workload = key.rpartition("/")
         ratio, low, high = row["ratio"]
         yield (f"{where:<40}{workload:<14}{row['makespan_s']:>6.2f}s{row['times']:>6.1f}x{ratio:>8.3f}  "
@@ -294,15 +276,19 @@ def lines(result: dict[str, Any]) -> Iterator[str]:
                f"{mean['bound_ratio']:>6.3f}{mean['short_latest_ratio']:>7.3f}{told:>8}")  # fmt: skip
 
 
-def one_boot(kernel: KernelImage, cpus: int, rows: list[dict[str, Any]], wanted: int, end: float,
-             result: dict[str, Any]) -> None:  # fmt: skip
-    """Rows of one kernel and size, in one node VM, as long as there is time."""
+def one_boot(kernel: KernelImage, cpus: int, rows: dict[str, dict[str, Any]], wanted: int, end: float,
+             store: Store) -> None:  # fmt: skip
+    """Rows of one kernel and size, in one node VM, as long as there is time; those that got samples are kept."""
     node = nodevm.start(f"bench-batch-{os.getpid()}", kernel=kernel, cpus=cpus, memory_mib=MEMORY_MIB)
     try:
-        for row in rows:
+        for key, row in rows.items():
             if time.monotonic() < end - 20:
                 measure(node, kernel, cpus, row, wanted, end - time.monotonic())
-                keep(result)
+                if row["samples"]:
+                    store.rows[key] = row
+                store.conditions(kernel)
+                summarise(store.document)
+                store.keep()
     finally:
         node.stop()
 
@@ -322,35 +308,28 @@ def main() -> None:
         raise SystemExit(f"programs are missing: {', '.join(lacking)}; make setup, and run again")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the node VM does not stay behind
     end = time.monotonic() + arguments.seconds
-    result = kept()
-    result["qemu"], result["cpus"] = ".".join(map(str, qemu.find().version)), os.cpu_count()
+    store = Store("batch")
     for which in arguments.kernel or ["newest", "oldest"]:
         kernel = images.resolve(which)
-        result["accelerator"] = qemu.accelerator(qemu.find(), kernel.path)[1].split(",")[0]
         for cpus in arguments.cpus or [2, 4]:
-            rows = []
+            rows: dict[str, dict[str, Any]] = {}
             for variant in arguments.variant or ["declared"]:
                 for name in arguments.workload or [w.name for w in WORKLOADS]:
-                    fresh = {
-                        "workload": name,
-                        "kernel": kernel.release,
-                        "cpus": cpus,
-                        "variant": variant,
-                        "samples": [],
-                    }
                     key = f"{kernel.release}/{cpus}/{variant}/{name}"
-                    row = result["rows"].setdefault(key, fresh)
+                    fresh: dict[str, Any] = {"samples": []}
+                    fresh |= {"workload": name, "kernel": kernel.release, "cpus": cpus, "variant": variant}
+                    row = store.rows.get(key, fresh)
                     if len(row["samples"]) < arguments.blocks:
-                        rows.append(row)
+                        rows[key] = row
             if not rows or time.monotonic() > end - 30:
                 continue
             try:
-                one_boot(kernel, cpus, rows, arguments.blocks, end, result)
+                one_boot(kernel, cpus, rows, arguments.blocks, end, store)
             except SchedctlError as error:
                 print(f"{kernel.release} with {cpus} CPUs: {error}", file=sys.stderr)
-    keep(result)
-    print("\n".join(lines(result)), file=sys.stderr)
-    print(json.dumps(result))
+    summarise(store.document)
+    print("\n".join(lines(store.document)), file=sys.stderr)
+    print(json.dumps(store.document))
 
 
 if __name__ == "__main__":

@@ -26,14 +26,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from controller.api import ClassMatch, Metric, PlannerRecord, Proposal, TaskClass, WorkloadSelector, now
-from controller.kernel import clang, images, qemu
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from bench.kit.store import Store
+from controller.api import ClassMatch, Metric, PlannerRecord, Proposal, TaskClass, WorkloadSelector
+from controller.kernel import clang, images
 from controller.kernel.microvm import Guest, boot
 from controller.kernel.vmshape import VmShape
 from controller.paths import data_dir
 from controller.render import builtin_templates, render, template_digest
 
-RESULTS = Path(__file__).parent / "results" / "partition.json"
 SECONDS = 2.0
 BEFORE_S, AFTER_S = 0.4, 0.8
 
@@ -118,24 +120,22 @@ def lines(found: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def main() -> None:
-    """Measure every attack on every kernel and size, keep and print it."""
+    """Measure every attack on every kernel and size, and print all that is kept."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kernel", action="append", help="newest, oldest or a release; default: both")
     parser.add_argument("--cpus", action="append", type=int, choices=(2, 4), help="default: 2 and 4")
     parser.add_argument("--repeats", type=int, default=4, help="runs a row")
     arguments = parser.parse_args()
-    found: list[dict[str, Any]] = []
-    accelerator = ""
+    store = Store("partition")
     for which in arguments.kernel or ["newest", "oldest"]:
         kernel = images.resolve(which)
-        accelerator = qemu.accelerator(qemu.find(), kernel.path)[1].split(",")[0]
         for cpus in arguments.cpus or [2, 4]:
-            found.extend(rows(kernel, cpus, arguments.repeats))
-    result = {"benchmark": "partition", "measured": now().isoformat(), "accelerator": accelerator, "rows": found}
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print("\n".join(lines(found)), file=sys.stderr)
-    print(json.dumps(result))
+            for row in rows(kernel, cpus, arguments.repeats):
+                store.rows[f"{row['kernel']}/{cpus}/{row['attack']}"] = row
+            store.conditions(kernel)
+            store.keep()
+    print("\n".join(lines(list(store.rows.values()))), file=sys.stderr)
+    print(json.dumps(store.document))
 
 
 if __name__ == "__main__":

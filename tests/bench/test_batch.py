@@ -11,14 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from bench import batch
+from bench.loads import batchjobs
+from bench.loads.batchjobs import LONG, SHORT, WORKLOADS, Fit, Workload, lowest, short_seconds
 from controller.errors import ToolMissing
 from tests.conftest import missing
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
-
-import batch
-from loads import batchjobs
-from loads.batchjobs import LONG, SHORT, WORKLOADS, Fit, Workload, lowest, short_seconds
 
 by_workload = pytest.mark.parametrize("workload", WORKLOADS, ids=lambda w: w.name)
 
