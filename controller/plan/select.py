@@ -25,6 +25,7 @@ from controller.api import Proposal, SchedulerPolicy, SchedulerTemplate, Schedul
 from controller.errors import InputError
 from controller.plan import claude, learning, messages, tape
 from controller.plan.learning import Past
+from controller.plan.ledger import Ledger
 from controller.plan.messages import Settings
 from controller.plan.transport import Transport
 
@@ -39,10 +40,12 @@ def propose(
     past: Past | None = None,
     *,
     transport: Transport | None = None,
+    ledger: Ledger | None = None,
 ) -> Proposal:
     """A proposal for `intents` (those that matched) from the templates that `policy` allows.
 
     `past` is what became of proposals for the same inputs (it is given to models as typed lessons) and what is near.
+    `ledger` is where calls are accounted, that of this machine by default.
 
     Raises InputError where there is nothing to propose, for mode search, and for mode claude without a key. Network,
     quota, budget and nonsense never raise: `planner.note` of the rules planner's proposal tells them.
@@ -72,7 +75,7 @@ def propose(
         if policy.spec.planner.budget.usd_per_day == 0:
             return _noted(base, "the policy's planner.budget.usdPerDay is 0")
     try:
-        made = claude.propose(profile, intents, policy, allowed, base, by, earlier=past.lessons)
+        made = claude.propose(profile, intents, policy, allowed, base, by, earlier=past.lessons, ledger=ledger)
     except claude.NoAnswer as reason:
         return _noted(base, f"claude gave no proposal: {reason.message}")
     if past.was_refused(made):

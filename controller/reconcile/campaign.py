@@ -14,7 +14,6 @@ kernel alone can say (load, liveness) is taken from the record. Everything is co
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -40,13 +39,12 @@ from controller.api import (
     sha256,
 )
 from controller.errors import InputError, SchedctlError
-from controller.paths import state_dir
 from controller.plan import tape
 from controller.plan.learning import Prior
+from controller.plan.ledger import Ledger
 from controller.reconcile.bundle import Bundle
 from controller.verify.recheck import recheck
 
-LEDGER = "planner-ledger.jsonl"
 MAX_LEDGER_BYTES = 4 << 20
 STATIC = ("schema", "render", "lint", "build", "audit")
 M = TypeVar("M", bound=ApiModel)
@@ -72,13 +70,15 @@ class Campaign:
     passport: Passport | None = None
     evidence: dict[str, bytes] = field(default_factory=dict)
 
-    def propose(self) -> Proposal:
+    def propose(self, ledger: Ledger | None = None) -> Proposal:
         """Plan, noting everything. Raises as plan.propose does; what it raised is noted too."""
         if not self.tape.playing:
             self.ledger, self.day = _ledger(), f"{now():%Y-%m-%d}"
         with tape.opened(self.tape):
             try:
-                self.proposal = plan.propose(self.profile, self.intents, self.policy, self.templates, self.past)
+                self.proposal = plan.propose(
+                    self.profile, self.intents, self.policy, self.templates, self.past, ledger=ledger
+                )
             except InputError as error:
                 self.error = str(error)
                 raise
@@ -172,8 +172,8 @@ def _replan(campaign: Campaign, files: Mapping[str, bytes], error: str, checks: 
     """The proposal, made again and compared."""
     recorded = files.get("proposal.json")
     try:
-        with _as_it_was(campaign):
-            proposal = campaign.propose()
+        with _as_it_was(campaign) as ledger:
+            proposal = campaign.propose(ledger)
     except tape.TapeDiffers as differs:
         checks.append(Check("proposal", "differs", differs.message))
         return None
@@ -312,29 +312,22 @@ def _where(recorded: bytes, made: bytes) -> str:
 
 
 @contextmanager
-def _as_it_was(campaign: Campaign) -> Iterator[None]:
-    """The state folder as the campaign found it: a copy of the ledger, its last day moved to today."""
+def _as_it_was(campaign: Campaign) -> Iterator[Ledger]:
+    """The ledger as the campaign found it: a copy, its last day moved to today."""
     today = f"{now():%Y-%m-%d}".encode()
-    before = os.environ.get("SCHEDCTL_STATE")
     with tempfile.TemporaryDirectory(prefix="schedctl-replay-") as folder:
         text = campaign.ledger
         if campaign.day:
             text = text.replace(b'"at":"' + campaign.day.encode(), b'"at":"' + today)
-        (Path(folder) / LEDGER).write_bytes(text)
-        os.environ["SCHEDCTL_STATE"] = folder
-        try:
-            yield
-        finally:
-            if before is None:
-                del os.environ["SCHEDCTL_STATE"]
-            else:
-                os.environ["SCHEDCTL_STATE"] = before
+        ledger = Ledger(Path(folder) / "ledger.jsonl")
+        ledger.path.write_bytes(text)
+        yield ledger
 
 
 def _ledger() -> bytes:
     """What the ledger holds now, its end if it is long."""
     try:
-        data = (state_dir() / LEDGER).read_bytes()
+        data = Ledger().path.read_bytes()
     except OSError:
         return b""
     return data if len(data) <= MAX_LEDGER_BYTES else data[-MAX_LEDGER_BYTES:].partition(b"\n")[2]
