@@ -87,7 +87,7 @@ class Journal:
             return
         event = NodeEvent(at=now(), type=kind, reason=reason, message=message)
         alike = [each for each in self.entries.events if each.reason == reason]
-        pushed_out = alike[: len(alike) - _MAX_OF_A_REASON + 1] if len(alike) >= _MAX_OF_A_REASON else []
+        pushed_out = alike[: -(_MAX_OF_A_REASON - 1)]
         kept = tuple(each for each in self.entries.events if each not in pushed_out)
         self.update(events=(*kept, event)[-_MAX_EVENTS:])
 

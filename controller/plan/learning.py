@@ -51,20 +51,16 @@ class Past:
     def refused(self, template: SchedulerTemplate) -> Lesson | None:
         """The newest lesson by which this template, as it is now, was rejected for these inputs."""
         digest = template_digest(template)
-        mine = [one for one in self._rejected() if (one.template, one.template_digest) == (template.name, digest)]
+        mine = [one for one in self.rejected() if (one.template, one.template_digest) == (template.name, digest)]
         return mine[-1] if mine else None
 
     def was_refused(self, proposal: Proposal) -> bool:
         """Whether just this, whoever proposed it, was rejected for these inputs."""
-        return any(one.candidate == proposal.substance() for one in self._rejected())
+        return any(one.candidate == proposal.substance() for one in self.rejected())
 
-    def _rejected(self) -> list[Lesson]:
+    def rejected(self) -> list[Lesson]:
+        """What was rejected for these inputs."""
         return [one for one in self.lessons if one.verdict is Verdict.REJECTED and one.inputs == self.inputs]
-
-
-def left(templates: Sequence[SchedulerTemplate], past: Past) -> list[SchedulerTemplate]:
-    """The templates that were not refused for these inputs."""
-    return [template for template in templates if past.refused(template) is None]
 
 
 def said_of(lesson: Lesson) -> str:
@@ -112,8 +108,9 @@ def first(
     past: Past,
 ) -> Proposal:
     """The rules planner's proposal: from the prior's template if there is one, never from one that was refused."""
-    free = left(allowed, past)
-    told = "; ".join(said_of(lesson) for t in allowed if (lesson := past.refused(t)) is not None)
+    refused = {t.name: lesson for t in allowed if (lesson := past.refused(t)) is not None}
+    free = [t for t in allowed if t.name not in refused]
+    told = "; ".join(map(said_of, refused.values()))
     prior = past.prior
     started = [t for t in free if prior is not None and t.name == prior.proposal.template]
     if prior is not None and started:

@@ -20,10 +20,8 @@ from controller.api import (
     Desired,
     Drift,
     Fingerprint,
-    Lesson,
     NodeScheduler,
     Passport,
-    PlanCost,
     PlanOutcome,
     Proposal,
     Reporter,
@@ -40,16 +38,15 @@ from controller.api import (
     lesson_of,
     now,
 )
-from controller.api.lesson import MAX_LESSONS
 from controller.api.store import Lease
 from controller.errors import InputError, RepositoryError, SchedctlError
 from controller.kernel import images
 from controller.kernel.images import KernelImage
 from controller.kernel.microvm import VmShape
-from controller.plan import tape
 from controller.plan.recall import Match, Question
 from controller.reconcile import bundle, drift, keys, revisions
 from controller.reconcile.campaign import Campaign
+from controller.reconcile.course import Course
 from controller.reconcile.diff import PlanTask, diff_planner
 from controller.reconcile.memory import Memory
 from controller.reconcile.node import plan_outcomes
@@ -169,7 +166,7 @@ class Planner:
         found = self._memory.recollect(question, desired, view.nodes, view.outcomes.values(), now())
         for why in found.passed_over:
             self._reporter.step(f"not recalled: {why}")
-        course = _Course(task, lease, view.outcomes.get(task.key))
+        course = Course(task, lease, view.outcomes.get(task.key))
         near = found.near
         if found.exact is not None:
             outcome = self._recall(course, found.exact, desired)
@@ -185,7 +182,7 @@ class Planner:
             proposal = course.campaign.propose()
         except InputError as error:
             self._record(course)
-            reason = "NothingLeft" if course.refused() else "NoPlan"
+            reason = "NothingLeft" if past.rejected() else "NoPlan"
             return self._outcome(course, "NoPlan", reason, str(error))
         self._reporter.done(f"proposal: {proposal.template}, {len(proposal.classes)} classes")
         try:
@@ -195,7 +192,7 @@ class Planner:
         except SchedctlError as error:
             return self._outcome(course, "Error", type(error).__name__, str(error))
 
-    def _recall(self, course: _Course, match: Match, desired: Desired) -> PlanOutcome | None:
+    def _recall(self, course: Course, match: Match, desired: Desired) -> PlanOutcome | None:
         """Commit the bytes and the passport of an earlier revision under this key: no call, no verification.
 
         None when its evidence can no longer be read: it is a prior then.
@@ -214,7 +211,7 @@ class Planner:
         )
         return self._commit(course, revision, files, "Recalled", told, old.name)
 
-    def _verify(self, course: _Course, proposal: Proposal, template: SchedulerTemplate) -> PlanOutcome:
+    def _verify(self, course: Course, proposal: Proposal, template: SchedulerTemplate) -> PlanOutcome:
         task = course.task
         target = keys.target_of(task.node)
         assert target is not None
@@ -250,7 +247,7 @@ class Planner:
         return self._commit_verified(course, proposal, passport, examination)
 
     def _commit_verified(
-        self, course: _Course, proposal: Proposal, passport: Passport, examination: verify.Examination
+        self, course: Course, proposal: Proposal, passport: Passport, examination: verify.Examination
     ) -> PlanOutcome:
         assert examination.source is not None
         assert examination.object is not None
@@ -260,13 +257,14 @@ class Planner:
             passport=dsse.sign(passport, trust_keys.ensure_signing_key()).canonical(),
             evidence=examination.attachments,
         )
-        revision = revisions.verified(course.task, proposal, passport, files, course.lessons, course.cost())
-        revision = revisions.recorded(revision, course.digest)
+        revision = revisions.verified(
+            course.task, proposal, passport, files, course.lessons, course.cost(), course.digest
+        )
         return self._commit(course, revision, files, "Planned", f"revision {revision.name} was verified")
 
     def _commit(
         self,
-        course: _Course,
+        course: Course,
         revision: SchedulerRevision,
         files: RevisionBytes,
         reason: str,
@@ -287,7 +285,7 @@ class Planner:
             return self._outcome(course, "AwaitingApproval", "AwaitingApproval", told, revision.name, recalled)
         return self._outcome(course, "Planned", reason, told, revision.name, recalled)
 
-    def _record(self, course: _Course) -> None:
+    def _record(self, course: Course) -> None:
         """Keep the campaign in the state folder. What cannot be kept costs its replay, not the plan."""
         assert course.campaign is not None
         try:
@@ -297,7 +295,7 @@ class Planner:
 
     def _outcome(
         self,
-        course: _Course,
+        course: Course,
         outcome: str,
         reason: str,
         message: str,
@@ -339,36 +337,6 @@ class Planner:
             return made + [intent_status(intent, desired, view.nodes, before) for intent in desired.intents]
 
         self._store.update_status(WRITER, build)
-
-
-class _Course:
-    """One plan under way: its task and lease, what was learned, and its campaign with the digest it is kept under."""
-
-    def __init__(self, task: PlanTask, lease: Lease, before: PlanOutcome | None) -> None:
-        self.task = task
-        self.lease = lease
-        self.lessons = before.lessons if before is not None else ()  # of whatever inputs: each says of which
-        self.campaign: Campaign | None = None
-        self.digest: str | None = None
-        again = before is not None and before.inputs == task.inputs and task.attempt > 1
-        self._before = before.cost if before is not None and again else PlanCost(calls=0, usd=0)
-
-    def learn(self, lesson: Lesson) -> None:
-        """Keep what became of a candidate."""
-        self.lessons = (*self.lessons, lesson)[-MAX_LESSONS:]
-
-    def refused(self) -> bool:
-        """Whether a candidate was rejected for these inputs."""
-        return any(one.verdict is Verdict.REJECTED and one.inputs == self.task.inputs for one in self.lessons)
-
-    def cost(self) -> PlanCost | None:
-        """Of the calls of all attempts with these inputs; None when nothing is known of the earlier ones."""
-        mine = tape.cost_of(self.campaign.tape.exchanges if self.campaign is not None else ())
-        if self._before is None:
-            return None
-        known = mine.usd is not None and self._before.usd is not None
-        usd = round((mine.usd or 0) + (self._before.usd or 0), 9) if known else None
-        return PlanCost(calls=mine.calls + self._before.calls, usd=usd)
 
 
 def question_of(task: PlanTask, templates: Sequence[SchedulerTemplate]) -> Question:

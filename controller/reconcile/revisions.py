@@ -35,8 +35,10 @@ def verified(
     files: RevisionBytes,
     lessons: tuple[Lesson, ...],
     cost: PlanCost | None,
+    campaign: str | None,
 ) -> SchedulerRevision:
-    """The manifest. Its name is the policy's and a digest of key, object and passport."""
+    """The manifest. Its name is the policy's and a digest of key, object and passport; `campaign` is the digest under
+    which that was kept, if it was."""
     digests = RevisionDigests(
         source=sha256(files.source),
         object=sha256(files.object),
@@ -60,14 +62,10 @@ def verified(
             intents=planned_intents(task.intents),
             lessons=lessons,
             cost=cost,
+            campaign=campaign,
             created_at=now(),
         ),
     )
-
-
-def recorded(revision: SchedulerRevision, campaign: str | None) -> SchedulerRevision:
-    """The manifest with the digest of its campaign, if that was kept."""
-    return revision.model_copy(update={"spec": revision.spec.model_copy(update={"campaign": campaign})})
 
 
 def recalled(task: PlanTask, match: Match, standing: SchedulerRevision | None) -> SchedulerRevision:

@@ -30,6 +30,7 @@ import time
 from collections.abc import Sequence
 
 from controller.api import (
+    Lesson,
     PlannerRecord,
     Proposal,
     SchedulerPolicy,
@@ -40,7 +41,6 @@ from controller.api import (
 )
 from controller.plan.claude import executor, learner, observer, planner, tiers
 from controller.plan.claude.asking import REFUSED, Campaign
-from controller.plan.claude.learner import Past
 from controller.plan.claude.refusals import WORDS, NoAnswer, Refused
 from controller.plan.ledger import Ledger
 from controller.plan.messages import Settings
@@ -48,7 +48,7 @@ from controller.plan.prompt import Prompt, build
 from controller.plan.taint import Guard
 from controller.plan.transport import Api, Transport
 
-__all__ = ["DEADLINE_S", "NoAnswer", "Past", "by_rules", "propose"]
+__all__ = ["DEADLINE_S", "NoAnswer", "by_rules", "propose"]
 
 DEADLINE_S = 180.0
 """For one plan: all roles, attempts, waits and retries. A transport with a patience of its own has that for each."""
@@ -62,7 +62,7 @@ def propose(
     base: Proposal,
     by: Settings | Transport,
     *,
-    earlier: Sequence[Past] = (),
+    earlier: Sequence[Lesson] = (),
     ledger: Ledger | None = None,
     deadline_s: float = DEADLINE_S,
 ) -> Proposal:
@@ -120,7 +120,7 @@ def by_rules(
     return prompt, executor.proposal(strategy, filling, prompt, base, base.planner)
 
 
-def _trusted(transport: Transport, earlier: Sequence[Past]) -> set[str]:
+def _trusted(transport: Transport, earlier: Sequence[Lesson]) -> set[str]:
     """Our own texts that are not ours in every request: instructions, words of refusals, models, names of figures."""
     roles = (*observer.texts(), *planner.texts(), *executor.texts(), *learner.texts())
     models = {tier.model for tier in tiers.TIERS} | {transport.model}

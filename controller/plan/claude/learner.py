@@ -12,15 +12,14 @@ they are words of ours, values under the names shown, and the figures whose name
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Sequence
 
+from controller.api import Lesson as Past
 from controller.api import Metric, Verdict
-from controller.api.template import ParameterValue
 from controller.plan.claude.asking import NUMBER, Campaign, Question, array, obj, one_of
 from controller.plan.claude.refusals import Refusal, Refused
 from controller.plan.prompt import Prompt, figure, shown_values
-from controller.plan.values import ADVICE, Advice, Attempt, History, Lesson, Lessons, Stage
+from controller.plan.values import ADVICE, Advice, Attempt, History, Lesson, Lessons
 from controller.render import template_digest
 
 MAX_SHOWN = 8
@@ -64,27 +63,6 @@ _RULE_NAMES = {
 }
 RULES = frozenset(f"{stage}/{name}" for stage, names in _RULE_NAMES.items() for name in names.split())
 """Rules that are named to a model. Any other is left out: a rule comes from a file in Git, and its name is a text."""
-
-
-class Past(Protocol):
-    """What became of one proposal, as the reconciler keeps it. `figures`: the stage's numbers by name."""
-
-    @property
-    def template(self) -> str: ...
-    @property
-    def template_digest(self) -> str: ...
-    @property
-    def parameters(self) -> Mapping[str, ParameterValue]: ...
-    @property
-    def planner(self) -> str: ...
-    @property
-    def verdict(self) -> Verdict: ...
-    @property
-    def stage(self) -> Stage | None: ...
-    @property
-    def rule(self) -> str | None: ...
-    @property
-    def figures(self) -> Mapping[str, bool | int | float]: ...
 
 
 def attempts(earlier: Sequence[Past], prompt: Prompt) -> tuple[Attempt, ...]:

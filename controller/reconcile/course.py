@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Course: what a planner keeps of one plan while it is under way, and what the plan has cost."""
+
+from __future__ import annotations
+
+from controller.api import Lesson, PlanCost, PlanOutcome
+from controller.api.lesson import MAX_LESSONS
+from controller.api.store import Lease
+from controller.plan import tape
+from controller.reconcile.campaign import Campaign
+from controller.reconcile.diff import PlanTask
+
+
+class Course:
+    """One plan under way: its task and lease, what was learned, and its campaign with the digest it is kept under."""
+
+    def __init__(self, task: PlanTask, lease: Lease, before: PlanOutcome | None) -> None:
+        self.task = task
+        self.lease = lease
+        self.lessons = before.lessons if before is not None else ()  # of whatever inputs: each says of which
+        self.campaign: Campaign | None = None
+        self.digest: str | None = None
+        again = before is not None and before.inputs == task.inputs and task.attempt > 1
+        self._before = before.cost if before is not None and again else PlanCost(calls=0, usd=0)
+
+    def learn(self, lesson: Lesson) -> None:
+        """Keep what became of a candidate."""
+        self.lessons = (*self.lessons, lesson)[-MAX_LESSONS:]
+
+    def cost(self) -> PlanCost | None:
+        """Of the calls of all attempts with these inputs; None when nothing is known of the earlier ones."""
+        mine = tape.cost_of(self.campaign.tape.exchanges if self.campaign is not None else ())
+        if self._before is None:
+            return None
+        known = mine.usd is not None and self._before.usd is not None
+        usd = round((mine.usd or 0) + (self._before.usd or 0), 9) if known else None
+        return PlanCost(calls=mine.calls + self._before.calls, usd=usd)
