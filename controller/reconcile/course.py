@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from controller.api import Lesson, PlanCost, PlanOutcome
+from controller.api import Lesson, PlanCost, PlanOutcome, SchedulerRevision
 from controller.api.lesson import MAX_LESSONS
 from controller.api.store import Lease
 from controller.plan import tape
@@ -14,8 +14,11 @@ from controller.reconcile.diff import PlanTask
 class Course:
     """One plan under way: its task and lease, what was learned, and its campaign with the digest it is kept under."""
 
-    def __init__(self, task: PlanTask, lease: Lease, before: PlanOutcome | None) -> None:
+    def __init__(
+        self, task: PlanTask, lease: Lease, before: PlanOutcome | None, standing: SchedulerRevision | None
+    ) -> None:
         self.task = task
+        self.standing = standing  # what counts for the key until now
         self.lease = lease
         self.lessons = before.lessons if before is not None else ()  # of whatever inputs: each says of which
         self.campaign: Campaign | None = None

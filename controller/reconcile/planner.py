@@ -166,7 +166,7 @@ class Planner:
         found = self._memory.recollect(question, desired, view.nodes, view.outcomes.values(), now())
         for why in found.passed_over:
             self._reporter.step(f"not recalled: {why}")
-        course = Course(task, lease, view.outcomes.get(task.key))
+        course = Course(task, lease, view.outcomes.get(task.key), keys.newest(desired.revisions, task.key))
         near = found.near
         if found.exact is not None:
             outcome = self._recall(course, found.exact, desired)
@@ -204,7 +204,7 @@ class Planner:
         except RepositoryError as error:
             self._reporter.failed(f"not recalled: {error.message}")
             return None
-        revision = revisions.recalled(task, match, keys.newest(desired.revisions, task.key))
+        revision = revisions.recalled(task, match, course.standing)
         told = (
             f"revision {revision.name} was recalled from {old.name}: the same intents, template, kernel and topology "
             f"class, and a load at distance {match.distance:.2f}; nothing was planned or verified"
@@ -258,7 +258,7 @@ class Planner:
             evidence=examination.attachments,
         )
         revision = revisions.verified(
-            course.task, proposal, passport, files, course.lessons, course.cost(), course.digest
+            course.task, proposal, passport, files, course.lessons, course.cost(), course.digest, course.standing
         )
         return self._commit(course, revision, files, "Planned", f"revision {revision.name} was verified")
 

@@ -36,9 +36,13 @@ def verified(
     lessons: tuple[Lesson, ...],
     cost: PlanCost | None,
     campaign: str | None,
+    standing: SchedulerRevision | None,
 ) -> SchedulerRevision:
     """The manifest. Its name is the policy's and a digest of key, object and passport; `campaign` is the digest under
-    which that was kept, if it was."""
+    which that was kept, if it was.
+
+    `standing` is what counts for the key until now: the new one must be newer, whatever clock made that.
+    """
     digests = RevisionDigests(
         source=sha256(files.source),
         object=sha256(files.object),
@@ -63,7 +67,7 @@ def verified(
             lessons=lessons,
             cost=cost,
             campaign=campaign,
-            created_at=now(),
+            created_at=_after(standing),
         ),
     )
 
@@ -71,8 +75,8 @@ def verified(
 def recalled(task: PlanTask, match: Match, standing: SchedulerRevision | None) -> SchedulerRevision:
     """The matched revision under the task's key: its bytes and passport, with the load that it was verified for.
 
-    `standing` is what counts for the key until now: the new one must be newer, whatever clock made that.
-    The name depends on the time too: a load that comes back a second time recalls the same bytes under the same key.
+    `standing` as for `verified`. The name depends on the time too: a load that comes back a second time recalls the
+    same bytes under the same key.
     """
     old, at = match.revision.spec, _after(standing)
     name = _name(task, f"{task.key}{old.digests.object}{old.digests.passport}{at.isoformat()}")
