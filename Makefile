@@ -17,7 +17,7 @@ help:  ## this list
 setup:  ## bring this machine to readiness (Debian 12 or 13); does nothing when nothing is missing
 	@scripts/setup.sh
 
-demo: setup  ## the whole story on a real sched_ext kernel, in under 5 minutes
+demo: setup  ## the whole story on a real sched_ext kernel, in some 5 minutes
 	@$(PYTHON) scripts/demo.py
 
 test: setup lint  ## lint, then every test
