@@ -109,7 +109,8 @@ def test_wakeup_latency_is_the_kernels_own_run_delay():
     # The hog waits too, each time it was preempted: that is no wakeup latency.
     assert seen.workload("trace-hog").involuntary_switches > 50
     assert seen.workload("trace-hog").wakeup_latency.count <= 2
-    assert 0 < seen.workload("trace-hog").wait_ns <= preempted - opened[2]
+    # The kernel stamps both ends of a wait with the run queue's clock, the probe with the time at its tracepoints.
+    assert 0 < seen.workload("trace-hog").wait_ns <= (preempted - opened[2]) * 1.05
 
 
 def test_sleeps_edges_execs_and_exits(tmp_path):
