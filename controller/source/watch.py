@@ -8,6 +8,7 @@ small reads and no process. Either only wakes a question to Git, and Git's answe
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 import weakref
@@ -20,6 +21,8 @@ Fingerprint = tuple[tuple[str, bytes], ...]
 """Name and content of each file that can hold a ref."""
 
 POLL_S = 1.0
+_REFS = ("refs/heads", "refs/remotes", "refs/schedctl/status")  # not the leases: nobody waits for those
+_MOST_FOLDERS = 32  # each costs a thread
 _QUIET_S = 0.05
 _LONGEST_DEBOUNCE_S = 0.12
 _FULL_LOOK_EVERY = 10
@@ -85,12 +88,10 @@ def _observe(repository: Repository, noticed: threading.Event) -> Callable[[], N
     # watchdog (7.1) may hold back for 0.5 s to pair its two halves. Opening and reading is not watched either: asking
     # Git must not wake the one who asked.
     kinds = [FileModifiedEvent, FileClosedEvent, FileDeletedEvent]
-    common = repository.common_dir
     observer = Observer()
     with contextlib.suppress(OSError, RuntimeError):  # no inotify here, or no watch left: the poll is enough
-        for folder, recursive in ((common, False), (common / "refs", True), (common / "reftable", True)):
-            if folder.is_dir():
-                observer.schedule(Handler(), str(folder), recursive=recursive, event_filter=kinds)
+        for folder in _watchable(repository):
+            observer.schedule(Handler(), str(folder), recursive=False, event_filter=kinds)
         observer.start()
 
     def end() -> None:
@@ -98,6 +99,17 @@ def _observe(repository: Repository, noticed: threading.Event) -> Callable[[], N
             observer.stop()
 
     return end
+
+
+def _watchable(repository: Repository) -> list[Path]:
+    """The folders that hold refs, each watched for itself; in one that appears later the poll sees what moves.
+
+    Git makes and removes the folder of a ref with the ref, as it does with that of the leases. A recursive observer of
+    watchdog (7.1) that sees such a folder come and go may end with a KeyError in its own thread.
+    """
+    common = repository.common_dir
+    refs = (folder for name in _REFS for folder, _, _ in os.walk(common / name))
+    return [folder for folder in (common, common / "reftable", *map(Path, refs)) if folder.is_dir()][:_MOST_FOLDERS]
 
 
 def _settle(noticed: threading.Event, until: float) -> None:
@@ -114,9 +126,10 @@ def _fingerprint(repository: Repository) -> Fingerprint:
     """A ref file holds its commit id, packed refs are one file, a reftable lists its parts in one."""
     common = repository.common_dir
     files = [common / "packed-refs", common / "reftable" / "tables.list"]
-    for folder in (common / "refs" / "heads", common / "refs" / "remotes", common / "refs" / "schedctl"):
-        files += sorted(folder.rglob("*"))
-    return tuple((str(file), _content(file)) for file in files)
+    for name in _REFS:  # os.walk and not rglob, which raises for a folder that goes while it is listed (Python 3.11)
+        for folder, _, names in os.walk(common / name):
+            files += [Path(folder, each) for each in sorted(names)]
+    return tuple(sorted((str(file), _content(file)) for file in files))
 
 
 def _content(file: Path) -> bytes:

@@ -132,6 +132,35 @@ def test_commits_on_another_branch_do_not_wake(repo: Git) -> None:
     assert not wakes(store, lambda: repo("branch", "other"), 1.5)
 
 
+def test_folders_of_refs_that_come_and_go_break_nothing(repo: Git, monkeypatch: pytest.MonkeyPatch) -> None:
+    died: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", died.append)
+    folders = [repo.folder / ".git/refs" / name for name in ("schedctl/lease", "schedctl/status/a", "heads/feature/x")]
+    ended = threading.Event()
+
+    def come_and_go() -> None:
+        while not ended.is_set():
+            for folder in folders:
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / "ref.lock").touch()
+                (folder / "ref.lock").unlink()
+                folder.rmdir()
+            folders[-1].parent.rmdir()
+
+    store = GitStore(repo.folder)
+    churn = threading.Thread(target=come_and_go)
+    churn.start()
+    try:
+        monkeypatch.setattr("controller.source.watch.POLL_S", 0.001)
+        assert not store.wait(3.0)
+        commit = repo("commit-tree", repo("rev-parse", "HEAD^{tree}"), "-p", "HEAD", "-m", "x")
+        assert wakes(store, lambda: repo("update-ref", "refs/heads/main", commit))
+    finally:
+        ended.set()
+        churn.join()
+    assert died == []
+
+
 def test_a_remote_is_asked_now_and_then(repo: Git, make_git, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("controller.source.store.REMOTE_POLL_S", 0.5)
     bare = make_git("bare", bare=True)
