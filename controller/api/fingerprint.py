@@ -14,7 +14,8 @@ a new scheduler alone does not look like a new load (wakeup latency, migrations 
                   (134 ms): no slice is that long, so what sleeps still less often is alike
     7  voluntary  part of the switches off a CPU that were sleeps and no preemptions, 0 to 1
     8  sleep      log2 of the usual sleep in nanoseconds: the mean of the logarithms between the quartiles (sleeps often
-                  have two peaks, for the next item and for none, and a median in between jumps from one to the other)
+                  have two peaks, for the next item and for none, and a median in between jumps from one to the other);
+                compared from 12 (4 µs) on
     9  chained    part of its wakeups that tasks made and not interrupts (timers, devices), 0 to 1
     10 fan_in     log2 of how many wakers it has: 2^entropy of its wakeups by waker, interrupts being one of them
 
@@ -50,7 +51,15 @@ timer that breaks into a task is counted as that task's wakeup, so `chained` and
 count half.
 """
 
+SHORTEST_SLEEP = 12.0
+"""Log2 of 4096 ns, about what going to sleep and waking take. Where the waker is another CPU the wakeup may come before
+the task has left its own, and its sleep is then some nanoseconds or none: that says who was quicker, not what the load
+is.
+"""
+
 _LONGEST_TURN_NS = float(1 << 27)
+
+_LEAST = {"sleep": SHORTEST_SLEEP}
 
 _OTHERS_WEIGHT = 0.5
 """Who asked for nothing counts less than who did: a cron job is no new load."""
@@ -116,7 +125,7 @@ def apart(one: WorkloadVector | None, other: WorkloadVector | None) -> float:
 def differences(one: WorkloadVector, other: WorkloadVector) -> dict[str, float]:
     """Feature → how different, 0 to 1, of those that both have."""
     return {
-        name: min(abs(a - b) / full, 1.0)
+        name: min(abs(max(a, _LEAST.get(name, a)) - max(b, _LEAST.get(name, b))) / full, 1.0)
         for name, a, b, full in zip(FEATURES, one.features, other.features, FULL, strict=False)
         if a is not None and b is not None
     }

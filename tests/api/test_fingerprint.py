@@ -152,6 +152,15 @@ def test_what_hardly_ever_sleeps_is_alike():
     assert never["turn"] == twice["turn"] == 27
 
 
+def test_sleeps_too_short_to_be_any_are_alike():
+    """Where the waker is another CPU a sleep may end before it has begun: 0 ns, 5 ns and 3 µs are the same load."""
+    none, few, short, long = (
+        WorkloadVector(name="w", features=(0.5, 1, 2, 3, 4, 5, 6, 0.5, sleep)) for sleep in (0.0, 2.3, 11.5, 14.0)
+    )
+    assert differences(none, few)["sleep"] == differences(none, short)["sleep"] == 0
+    assert differences(none, long)["sleep"] == differences(long, short)["sleep"] == 0.5
+
+
 def test_the_usual_sleep_moves_little_when_few_sleeps_pass_the_middle():
     """Half of the sleeps are 20 µs, half 5 ms: the median is either; what is usual hardly moves."""
     found = []

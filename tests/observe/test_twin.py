@@ -135,6 +135,24 @@ def test_tasks_that_come_and_go_are_nearly_as_many_and_spread_over_the_time():
     assert work_us(twice) == pytest.approx(10_000_000, rel=0.05)
 
 
+def test_no_more_tasks_that_come_and_go_run_at_a_time_than_wanted_a_cpu():
+    """A make of two jobs on two CPUs: of two hundred threads two run, and neither job ends before the other."""
+    make = stats(tasks=450, forks=450, wakeups=1000, voluntary_switches=1000, cpu_ns=9_800_000_000, wait_ns=200_000_000)
+    document = twin.rtapp(seen(make), seconds=5)
+    work: dict[str, int] = {}
+    for task in document["tasks"].values():
+        phases = list(task["phases"].values())
+        held = phases[0]["lock"]
+        assert [held] == [phase["unlock"] for phase in phases if "unlock" in phase] == [phases[-1]["unlock"]]
+        assert ["lock" in phase for phase in phases] == [True] + [False] * (len(phases) - 1)
+        assert "delay" not in task
+        work[held] = work.get(held, 0) + task["loop"] * sum(phase.get("run", 0) for phase in phases)
+    assert len(work) == 2
+    assert min(work.values()) > 0.97 * max(work.values())
+    alone = twin.rtapp(seen(make), seconds=5, cpus=1)
+    assert len({task["phases"]["t0"]["lock"] for task in alone["tasks"].values()}) == 1
+
+
 def chain() -> WorkloadProfile:
     client = stats("client", keyed_by="comm", tasks=1, cpu_ns=500_000_000, wakeups=2000, voluntary_switches=2000,
                    burst=hist(*[250_000] * 2000), sleep=None)  # fmt: skip

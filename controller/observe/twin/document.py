@@ -9,8 +9,10 @@ A thread is one of these:
   signals, waits and unlocks (rt-app's `sync`). The thread that signals holds the lock until it waits, so no wakeup can
   be lost; with `suspend` and `resume` one that comes before its thread sleeps is, and a chain of them stands still.
 - hog: runs without sleeping, for as long as the original ran or waited for a CPU.
-- crowd: one of those that come and go: waits for its moment, takes its turns, ends. rt-app 1.0 cannot fork, so all are
-  made at the start: about as many in the window, but not spread over it.
+- crowd: one of those that come and go: waits for its moment and for one of as many locks as tasks wanted a CPU at a
+  time, takes its turns, ends. Without the locks a make of two jobs would be two hundred threads that each start when
+  their time comes, and long turns would be cut by all that have piled up behind them. rt-app 1.0 cannot fork, so all
+  are made at the start: about as many in the window, but not spread over it.
 - idle: takes one turn at some moment.
 
 The amount of work is fixed (loops, no duration), so a scheduler can only change how long it takes, as a trial needs it;
@@ -45,7 +47,7 @@ _HAND_OVER_NS = 10_000
 _SLACK_NS = 60_000
 """How much longer a sleep takes than asked: 50 µs by the timer slack of ordinary tasks, the rest until it runs."""
 
-_BEGINNING, _LEAST = 3, 3
+_BEGINNING, _LEAST, _LEAST_HELD = 3, 3, 1
 
 _VALUES = 32
 """Different turns of a clocked thread, and of all a paired thread's phases."""
@@ -148,12 +150,15 @@ class _Writer:
         A thread of rt-app wakes three times and sleeps twice before its first turn, which the tasks it stands for may
         hardly do in all. So it needs _LEAST sleeps of its own to have their shape: fewer threads wake more often each,
         half way (in ratios) between as many tasks and as many wakeups. The beginning's short turns and long sleeps
-        stand for the shortest and the longest, which are not drawn.
+        stand for the shortest and the longest, which are not drawn. Where the machine is full, they sleep waiting for
+        the lock, too, and _LEAST_HELD suffice.
         """
         wanted = load.crowd * self._seconds + load.steady
-        part = min(max(math.sqrt(load.crowd_wakes / (_BEGINNING + _LEAST)), 0.5), 1.0)
+        least = _LEAST_HELD if self._saturated and load.abreast < wanted / 2 else _LEAST
+        part = min(max(math.sqrt(load.crowd_wakes / (_BEGINNING + least)), 0.5), 1.0)
         threads = self._count(wanted * part)
-        sleeps = max(round(load.crowd_wakes * wanted / threads) - _BEGINNING, _LEAST)
+        lanes = [0.0] * load.abreast if load.abreast < threads else []
+        sleeps = max(round(load.crowd_wakes * wanted / threads) - _BEGINNING, least)
         turns = min(sleeps + 1, _VALUES)
         loop = max(round((sleeps + 1) / turns), 1)
         drawn = load.turns(threads * turns, self._chance, skip=2 / (2 + turns))
@@ -167,8 +172,13 @@ class _Writer:
                 phases[f"t{turn}"] = _turn(drawn[at] * factor)
                 if turn < sleeps or loop > 1:
                     phases[f"t{turn}"]["sleep"] = _us(pauses[at] - _SLACK_NS)
-            delay = _us(number / threads * self._seconds * 1e9)
-            self._add(load, {"loop": loop, "delay": delay, "phases": phases})
+            if lanes:  # the one with the least to do, so that none ends early and leaves its CPU idle
+                lane = lanes.index(min(lanes))
+                lanes[lane] += loop * sum(drawn[number * turns : (number + 1) * turns])
+                _hold(phases, f"{load.base}.{lane}")
+            # Where every CPU is wanted all the time, the locks alone say whose moment it is: they are woken by tasks.
+            delay = {} if lanes and self._saturated else {"delay": _us(number / threads * self._seconds * 1e9)}
+            self._add(load, {"loop": loop, **delay, "phases": phases})
 
     def _clocked(self, load: Load, threads: int, wakes: float) -> None:
         threads = self._count(threads)
@@ -258,6 +268,13 @@ def _threads_for(load: Load, waker: str) -> int:
 
 def _hand_over(ref: str) -> dict[str, Any]:
     return {"lock": ref, "sync": {"ref": ref, "mutex": ref}, "unlock": ref}
+
+
+def _hold(phases: dict[str, Any], lock: str) -> None:
+    """The lock is taken before the first of the phases and given back after the last."""
+    first, *_, last = phases if len(phases) > 1 else [*phases, *phases]
+    phases[first] = {"lock": lock, **phases[first]}
+    phases[last] = {**phases[last], "unlock": lock}
 
 
 def _turn(ns: float) -> dict[str, int]:

@@ -47,9 +47,9 @@ class Load:
     """One workload for one second on `cpus` CPUs; times in nanoseconds, rates a second.
 
     `steady` tasks live as long as the replay, `crowd` tasks a second come, wake `crowd_wakes` times each and go.
-    `active` of the steady ones take turns all the time. `chained` names who wakes it: workload → wakeups a second,
-    itself among them; the rest of its wakeups come from timers. `cpu` are the CPUs that it used, `demand` those that it
-    would have used if nobody had held it up: its waits included.
+    `active` of the steady ones take turns all the time, `abreast` of the crowd want a CPU at a time. `chained` names
+    who wakes it: workload → wakeups a second, itself among them; the rest of its wakeups come from timers. `cpu` are
+    the CPUs that it used, `demand` those that it would have used if nobody had held it up: its waits included.
     """
 
     name: str
@@ -58,6 +58,7 @@ class Load:
     active: int
     crowd: float
     crowd_wakes: float
+    abreast: int
     wakes: float
     cpu: float
     demand: float
@@ -177,6 +178,7 @@ def _load(stats: WorkloadStats, base: str, profile: WorkloadProfile, twinned: se
         active=max(round(active * factor), 1),
         crowd=come_and_go * factor / seconds,
         crowd_wakes=wakes * seconds / tasks if come_and_go else 0.0,
+        abreast=max(round(_demand(stats, profile) * factor), 1),
         wakes=wakes * factor,
         cpu=stats.cpu_ns / profile.window_ns * factor,
         demand=_demand(stats, profile) * factor,
