@@ -27,7 +27,7 @@ def recorded(args: Namespace, context: Context, campaign: Campaign) -> Proposal:
     from controller import verify
     from controller.api import fingerprint_of
     from controller.reconcile import bundle
-    from controller.reconcile.campaign import STATIC
+    from controller.reconcile.drafts import FOLDER, STATIC
 
     folder = Path(args.record)
     if folder.exists():
@@ -47,6 +47,8 @@ def recorded(args: Namespace, context: Context, campaign: Campaign) -> Proposal:
     finally:
         if campaign.proposal is not None or campaign.error:
             context.warn(f"recorded {bundle.write(campaign.files(), folder)} in {folder}")
+        if campaign.desk is not None and campaign.desk.draft is not None:
+            context.warn(f"A new template was drafted: review {folder / FOLDER}, nothing uses it")
     return proposal
 
 

@@ -125,8 +125,8 @@ def test_plan_over_the_bridge(repo: Path, profile: str, tmp_path: Path, monkeypa
 @pytest.mark.parametrize(
     ("level", "told"),
     [
-        ("template", "error: this version of schedctl writes no new templates (use --autonomy expressions)\n"),
-        ("all", 'error: unknown autonomy "all" (one of parameters, expressions)\n'),
+        ("template", "error: a new template is kept in a bundle only (add --record DIR)\n"),
+        ("all", 'error: unknown autonomy "all" (one of parameters, expressions, template)\n'),
     ],
 )
 def test_autonomy_is_bounded(repo: Path, profile: str, level: str, told: str) -> None:

@@ -62,7 +62,7 @@ class Question(Generic[A]):
 
 class Campaign:
     """The calls of one plan: their deadline, retries, models and place in the ledger. `models` are those that
-    answered, in order.
+    answered, in order, `asking` the one that was asked last.
     """
 
     def __init__(
@@ -76,6 +76,7 @@ class Campaign:
         failures: int = 0,
     ) -> None:
         self.models: list[str] = []
+        self.asking = ""
         self._policy = policy.name
         self._limit = policy.spec.planner.budget.usd_per_day
         self._attempts = policy.spec.planner.budget.attempts
@@ -92,7 +93,7 @@ class Campaign:
         refusals: tuple[Refusal, ...] = ()
         by_model: dict[str, int] = {}
         while True:
-            model = self._model(question, by_model)
+            self.asking = model = self._model(question, by_model)
             call, reply = self._whole(question.role, request(question, model, refusals), model)
             try:
                 taken = check(parsed(question.answer, reply))
