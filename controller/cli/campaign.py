@@ -19,10 +19,11 @@ from controller.errors import InputError
 
 if TYPE_CHECKING:
     from controller.api import Proposal
+    from controller.plan.transport import Transport
     from controller.reconcile.campaign import Campaign
 
 
-def recorded(args: Namespace, context: Context, campaign: Campaign) -> Proposal:
+def recorded(args: Namespace, context: Context, campaign: Campaign, transport: Transport | None = None) -> Proposal:
     """Plan, and write the campaign as a new bundle; also when nothing is proposed, which is raised then."""
     from controller import verify
     from controller.api import fingerprint_of
@@ -33,7 +34,7 @@ def recorded(args: Namespace, context: Context, campaign: Campaign) -> Proposal:
     if folder.exists():
         raise InputError(f'"{folder}" exists already', remedy="name a folder that is not there yet")
     try:
-        proposal = campaign.propose()
+        proposal = campaign.propose(transport=transport)
         template = next(t for t in campaign.templates if t.name == proposal.template)
         names = (i.qualified_name for i in campaign.intents)
         campaign.examined(

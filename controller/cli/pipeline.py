@@ -78,8 +78,6 @@ def _plan(args: Namespace, context: Context) -> int:
         )
     templates = allowed_templates(policy, desired)
     bridge = _bridge(args, context)
-    if bridge is not None and args.record:
-        raise UsageError("--bridge and --record exclude each other")
     known, past = None, plan.Past()
     if not args.no_recall and bridge is None:
         from controller.cli.recalling import remembered
@@ -90,7 +88,7 @@ def _plan(args: Namespace, context: Context) -> int:
         from controller.reconcile.drafts import desk_for
 
         campaign = Campaign(profile, intents, policy, templates, past, desk=desk_for(policy, desired))
-        proposal = recorded(args, context, campaign)
+        proposal = recorded(args, context, campaign, bridge)
     else:
         proposal = known or plan.propose(profile, intents, policy, templates, past, transport=bridge)
     context.out(structured(proposal.wire(), args.output))

@@ -55,6 +55,7 @@ def propose(
     quota, budget and nonsense never raise: `planner.note` of the rules planner's proposal tells them.
     """
     mode = policy.spec.planner.mode
+    transport = tape.transport(transport)
     if mode == "search":
         raise InputError(
             f"policy {policy.name}: planner search is not available in this version of schedctl",

@@ -44,6 +44,7 @@ from controller.plan import tape
 from controller.plan.drafting import Desk
 from controller.plan.learning import Prior
 from controller.plan.ledger import Ledger
+from controller.plan.transport import Transport
 from controller.reconcile import drafts
 from controller.reconcile.bundle import Bundle
 from controller.reconcile.drafts import STATIC
@@ -74,15 +75,19 @@ class Campaign:
     evidence: dict[str, bytes] = field(default_factory=dict)
     desk: Desk | None = None
 
-    def propose(self, ledger: Ledger | None = None) -> Proposal:
-        """Plan, noting everything. Raises as plan.propose does; what it raised is noted too."""
+    def propose(self, ledger: Ledger | None = None, transport: Transport | None = None) -> Proposal:
+        """Plan, noting everything; `transport`, if given, is asked.
+
+        Raises as plan.propose does; what it raised is noted too.
+        """
         if not self.tape.playing:
             self.ledger, self.day = _ledger(), f"{now():%Y-%m-%d}"
         with tape.opened(self.tape):
             try:
                 self.proposal = plan.propose(
-                    self.profile, self.intents, self.policy, self.templates, self.past, ledger=ledger, desk=self.desk
-                )
+                    self.profile, self.intents, self.policy, self.templates, self.past,
+                    transport=transport, ledger=ledger, desk=self.desk,
+                )  # fmt: skip
             except InputError as error:
                 self.error = str(error)
                 raise

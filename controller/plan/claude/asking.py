@@ -19,7 +19,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import ValidationError
 
 from controller.api import SchedulerPolicy, sha256
-from controller.plan import messages
+from controller.plan import messages, tape
 from controller.plan.claude import tiers
 from controller.plan.claude.refusals import MAX_SHOWN, RULES, NoAnswer, Refusal, Refused
 from controller.plan.claude.tiers import ROLES, RoleName
@@ -174,7 +174,7 @@ class Campaign:
 
     def _settled(self, call: str, role: RoleName, asked: Mapping[str, Any], model: str, timeout_s: float) -> Reply:
         try:
-            reply = self._transport.send(role, asked, timeout_s)
+            reply = tape.exchange(self._transport, role, asked, timeout_s)
         except CallFailed as failure:
             free = failure.free and self._transport.billed
             self._ledger.settle(call, "failed", 0.0 if free else None, {"failure": failure.message})
