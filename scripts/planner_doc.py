@@ -15,7 +15,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from controller.plan import bridge, claude, drafting, ledger, taint
+from controller.plan import bridge, claude, drafting, ledger, payback, taint
 from controller.plan.claude import author, tiers
 from scripts.doc_pages import NOT_MEASURED, Page, read_document, table
 
@@ -95,6 +95,8 @@ price is not asked.
 
 `schedctl budget` shows what each policy spent on a day, what is left, and how many costs are unknown; `--calls` every
 call with its role, model, tokens by kind and request id.
+
+{_quoted(payback.__doc__)}
 
 ## What a request may hold
 

@@ -71,7 +71,8 @@ def test_budget_without_a_repository(ledger: Path, tmp_path: Path, monkeypatch: 
 
 def test_budget_before_any_call(repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SCHEDCTL_STATE", str(tmp_path / "none"))
-    assert run("budget", repo=repo).out.splitlines()[1].split() == ["default", "$1.00", "$0.0000", "$1.0000", "0", "0"]
+    shown = run("budget", repo=repo).out.splitlines()[1].split()
+    assert shown == ["default", "$1.00", "$0.0000", "$1.0000", "0", "0", "<none>", "<none>"]
     assert not (tmp_path / "none").exists(), "looking writes nothing"
 
 
