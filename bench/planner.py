@@ -51,6 +51,8 @@ from tests.plan.test_roles import gain, past  # noqa: E402
 
 RESULTS = ROOT / "bench" / "results" / "planner.json"
 AIM_USD = 0.05
+MEASURED = tuple(role for role in tiers.ROLES if role != "author")
+"""An author is asked for a gap in the catalogue, which none of the questions has."""
 ATTEMPTS = 3
 ACCEPTANCE = (1.0, 0.5, 1 / 3)
 """Share of proposals that verification accepts: not known, so the cost is reckoned for several."""
@@ -168,7 +170,7 @@ def authored(profile: WorkloadProfile, intents: tuple[SchedulingIntent, ...], ba
 def sizes(requests: list[tuple[str, str, dict[str, Any], int]]) -> dict[str, Any]:
     """Bytes by role: what stays the same (instructions, catalogue, schema), what is new, and the answer."""
     found: dict[str, Any] = {}
-    for role in tiers.ROLES:
+    for role in MEASURED:
         mine = [(request, answer) for _, r, request, answer in requests if r == role]
         if not mine:
             continue
@@ -308,11 +310,11 @@ def measure() -> dict[str, Any]:
             "prices_as_of": PRICES_AS_OF,
             "assumed": {
                 "bytes_per_token": tiers.BYTES_PER_TOKEN,
-                "output_tokens": {role: setting.expected_tokens for role, setting in tiers.ROLES.items()},
+                "output_tokens": {role: tiers.ROLES[role].expected_tokens for role in MEASURED},
                 "acceptance": list(ACCEPTANCE),
             },
             "questions": len(QUESTIONS) * len(profiles(())),
-            "calls_of_first_plans": {role: calls.count(role) for role in tiers.ROLES},
+            "calls_of_first_plans": {role: calls.count(role) for role in MEASURED},
             "roles": roles,
             "cost": cost_model(roles),
             "aim_usd": AIM_USD,

@@ -15,8 +15,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from controller.plan import bridge, claude, ledger, taint
-from controller.plan.claude import tiers
+from controller.plan import bridge, claude, drafting, ledger, payback, taint
+from controller.plan.claude import author, tiers
 from scripts.doc_pages import NOT_MEASURED, Page, read_document, table
 
 __all__ = ["COMMAND", "NOT_MEASURED", "document", "main"]
@@ -35,12 +35,13 @@ UNKNOWN = """\
 - **What the cache really saves.** Requests are laid out for it (what stays the same first, a breakpoint after each
   block, no intent in the schema); whether a prefix is long enough and still there is the API's to say. The bills in the
   ledger tell (`schedctl budget --calls -o wide`).
+- **What an author writes, and what that costs.** Its request holds header files and one of our templates, some 75 kB;
+  how often a draft passes, and what a person then thinks of it, no authored answer can tell.
 - **The offline planner against a grid of scenarios** is no part of this page.
 
 ## What is not there
 
-- New templates (autonomy `template`). A policy may allow them; this version plans as under `expressions`, and
-  `planner.note` says so. `schedctl plan --autonomy template` is refused.
+- Holes in new templates: an author declares parameters only.
 - Budgets over several machines: a ledger is one machine's.
 """
 
@@ -77,6 +78,12 @@ another one did not: a refusal, an outage, a rate limit, an empty budget, no key
 
 `SCHEDCTL_MODEL` names one model for every role.
 
+## A new template
+
+{_quoted(author.__doc__)}
+
+{_quoted(drafting.__doc__)}
+
 ## Money
 
 {_quoted(ledger.__doc__)}
@@ -88,6 +95,8 @@ price is not asked.
 
 `schedctl budget` shows what each policy spent on a day, what is left, and how many costs are unknown; `--calls` every
 call with its role, model, tokens by kind and request id.
+
+{_quoted(payback.__doc__)}
 
 ## What a request may hold
 

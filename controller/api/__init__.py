@@ -21,6 +21,7 @@ from controller.api.base import (
     set_condition,
     sha256,
 )
+from controller.api.draft import TemplateDraft
 from controller.api.fingerprint import Fingerprint, fingerprint_of
 from controller.api.intent import (
     Guardrail,
@@ -93,7 +94,7 @@ __all__ = [
     "RenderedSource", "Reporter", "Resource", "RevisionBytes", "RevisionDigests", "RevisionFiles", "RevisionSpec",
     "RevisionStatus", "RevisionTarget", "RolloutSpec", "SchedExtAbilities", "SchedulerPolicy", "SchedulerRevision",
     "SchedulerTemplate", "SchedulingIntent", "Signature", "Silent", "SourceState", "StageResult", "Status", "Store",
-    "TaskClass", "TemplateSource", "TemplateSpec", "Topology", "Verdict", "WakeEdge", "WorkloadProfile",
-    "WorkloadSelector", "WorkloadStats", "fingerprint_of", "format_duration", "format_percent", "lesson_of", "now",
-    "parse_duration", "parse_percent", "set_condition", "sha256",
+    "TaskClass", "TemplateDraft", "TemplateSource", "TemplateSpec", "Topology", "Verdict", "WakeEdge",
+    "WorkloadProfile", "WorkloadSelector", "WorkloadStats", "fingerprint_of", "format_duration", "format_percent",
+    "lesson_of", "now", "parse_duration", "parse_percent", "set_condition", "sha256",
 ]  # fmt: skip

@@ -30,7 +30,8 @@ class PlannerSpec(ApiModel):
         default="auto", description="auto: claude with a key and budget, rules otherwise."
     )
     autonomy: Literal["parameters", "expressions", "template"] = Field(
-        default="expressions", description="The most a planner may change."
+        default="expressions",
+        description="The most a planner may change. template: a model may also propose a new one, on a branch.",
     )
     budget: Budget = Field(default_factory=Budget, description="What planning may cost.")
 
@@ -115,6 +116,7 @@ class PlanOutcome(ApiModel):
     )
     cost: PlanCost | None = Field(default=None, description="Of all attempts with these inputs; absent: unknown.")
     campaign: Digest | None = Field(default=None, description="Of the recorded campaign that `plan --replay` takes.")
+    draft: str | None = Field(default=None, description="Branch on which a new template waits for a person's review.")
     at: Timestamp = Field(description="When it ended.")
 
 

@@ -14,6 +14,7 @@ from typing import Literal, Protocol
 from pydantic import Field
 
 from controller.api.base import ApiModel, Resource, Timestamp
+from controller.api.draft import TemplateDraft
 from controller.api.intent import SchedulingIntent
 from controller.api.node import NodeScheduler
 from controller.api.policy import SchedulerPolicy
@@ -95,6 +96,10 @@ class Store(Protocol):
 
     def add_revision(self, revision: SchedulerRevision, files: RevisionBytes, *, branch: str | None = None) -> str:
         """Commit a revision (on the branch, or on `proposals/NAME` for manual approval) and return the new commit."""
+        ...
+
+    def add_draft(self, draft: TemplateDraft) -> bool:
+        """Propose a new template on a branch of its own; False if it lies there already. Nothing else changes."""
         ...
 
     def statuses(self) -> Mapping[tuple[str, str, str], Resource]:

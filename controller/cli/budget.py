@@ -2,14 +2,15 @@
 """`budget`: what planning cost, from the ledger of this machine, beside what the policies allow.
 
 SPENT is what counts against the budget: bills, and for a call whose bill is not known the most that it can have cost.
-How many those are is in UNKNOWN; an unknown cost is never shown as nothing.
+How many those are is in UNKNOWN; an unknown cost is never shown as nothing. PLAN COST and CPU SAVED are not of a day,
+but of what the policy's nodes have promoted: what planning that cost, and what it saves by the trials in the passports.
 """
 
 from __future__ import annotations
 
 import re
 from argparse import Namespace
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from controller.cli.command import Parser, Verb, not_found
@@ -20,7 +21,9 @@ from controller.cli.text import table
 from controller.errors import InputError
 
 if TYPE_CHECKING:
+    from controller.api import SchedulerPolicy
     from controller.plan.ledger import Call
+    from controller.reconcile.payback import PolicyPayback
 
 _UNKNOWN = "<unknown>"
 
@@ -39,7 +42,8 @@ def _run(args: Namespace, context: Context) -> int:
     day = args.day or f"{context.now():%Y-%m-%d}"
     if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", day) is None:
         raise InputError(f'invalid --day "{day}"', remedy="write it as YYYY-MM-DD")
-    limits = _limits(args, context)
+    policies, paid = _repository(args, context)
+    limits = {policy.name: policy.spec.planner.budget.usd_per_day for policy in policies}
     calls = Ledger().calls(day)
     names = sorted(limits.keys() | {call.policy for call in calls})
     for name in args.policies:
@@ -50,7 +54,7 @@ def _run(args: Namespace, context: Context) -> int:
     if args.output in ("json", "yaml"):
         said: dict[str, Any] = {"day": day, "pricesAsOf": PRICES_AS_OF}
         said |= {"calls": [_as_data(c) for c in mine]} if args.calls else {
-            "policies": [_policy(name, limits.get(name), mine) for name in names]
+            "policies": [_policy(name, limits.get(name), mine) | _payback(paid.get(name)) for name in names]
         }  # fmt: skip
         context.out(structured(said, args.output))
     elif not (mine if args.calls else names):
@@ -58,16 +62,39 @@ def _run(args: Namespace, context: Context) -> int:
     elif args.calls:
         context.out(_calls_table(mine, headers=not args.no_headers, wide=args.output == "wide"))
     else:
-        rows = [_policy(name, limits.get(name), mine) for name in names]
+        rows = [_policy(name, limits.get(name), mine) | {"paid": paid.get(name)} for name in names]
         context.out(_policies_table(rows, headers=not args.no_headers, wide=args.output == "wide"))
     return 0
 
 
-def _limits(args: Namespace, context: Context) -> dict[str, float]:
-    """US dollars a day by policy; nothing outside a policy repository."""
+def _repository(args: Namespace, context: Context) -> tuple[Sequence[SchedulerPolicy], Mapping[str, PolicyPayback]]:
+    """The policies, and by name what their promoted plans cost and save; nothing outside a policy repository."""
     desired = desired_if_any(args, context)
-    policies = desired.policies if desired is not None else ()
-    return {policy.name: policy.spec.planner.budget.usd_per_day for policy in policies}
+    if desired is None:
+        return (), {}
+    from controller.reconcile.payback import by_policy
+
+    store = context.store(args)
+    return desired.policies, by_policy(store, desired, store.nodes())
+
+
+def _payback(paid: PolicyPayback | None) -> dict[str, Any]:
+    """As data: `unknown` is said, and null is where nothing is promoted."""
+    if paid is None:
+        return {"payback": None}
+    saved: Any = "unknown"
+    if paid.saved is not None:
+        saved = dict(zip(("low", "mid", "high"), (round(value, 3) for value in paid.saved), strict=True))
+    return {
+        "payback": {
+            "nodes": paid.nodes,
+            "nodesMeasured": paid.known,
+            "planUsd": "unknown" if paid.usd is None else round(paid.usd, 6),
+            "planCalls": "unknown" if paid.calls is None else paid.calls,
+            "savedCpuSecondsPerHour": saved,
+            "why": paid.why,
+        }
+    }
 
 
 def _policy(name: str, limit: float | None, calls: Iterable[Call]) -> dict[str, Any]:
@@ -89,17 +116,21 @@ def _policy(name: str, limit: float | None, calls: Iterable[Call]) -> dict[str, 
 
 
 def _policies_table(rows: list[dict[str, Any]], *, headers: bool, wide: bool) -> str:
-    header = ["POLICY", "LIMIT", "SPENT", "LEFT", "CALLS", "UNKNOWN"]
+    header = ["POLICY", "LIMIT", "SPENT", "LEFT", "CALLS", "UNKNOWN", "PLAN COST", "CPU SAVED"]
     header += ["ACCEPTED", "REFUSED", "INPUT", "WRITTEN", "CACHED", "OUTPUT"] * wide
     cells = [
         [
             row["policy"], _usd(row["limitUsd"], 2), _usd(row["spentUsd"]), _usd(row["leftUsd"]), str(row["calls"]),
-            str(row["unknown"]),
+            str(row["unknown"]), *_paid(row["paid"]),
             *([str(row["accepted"]), str(row["refused"]), *map(str, row["tokens"].values())] if wide else []),
         ]
         for row in rows
     ]  # fmt: skip
     return table(header, cells, headers=headers)
+
+
+def _paid(paid: PolicyPayback | None) -> tuple[str, str]:
+    return ("<none>", "<none>") if paid is None else (paid.cost_text(), paid.saved_text())
 
 
 def _as_data(call: Call) -> dict[str, Any]:

@@ -19,21 +19,22 @@ from controller.errors import InputError
 
 if TYPE_CHECKING:
     from controller.api import Proposal
+    from controller.plan.transport import Transport
     from controller.reconcile.campaign import Campaign
 
 
-def recorded(args: Namespace, context: Context, campaign: Campaign) -> Proposal:
+def recorded(args: Namespace, context: Context, campaign: Campaign, transport: Transport | None = None) -> Proposal:
     """Plan, and write the campaign as a new bundle; also when nothing is proposed, which is raised then."""
     from controller import verify
     from controller.api import fingerprint_of
     from controller.reconcile import bundle
-    from controller.reconcile.campaign import STATIC
+    from controller.reconcile.drafts import FOLDER, STATIC
 
     folder = Path(args.record)
     if folder.exists():
         raise InputError(f'"{folder}" exists already', remedy="name a folder that is not there yet")
     try:
-        proposal = campaign.propose()
+        proposal = campaign.propose(transport=transport)
         template = next(t for t in campaign.templates if t.name == proposal.template)
         names = (i.qualified_name for i in campaign.intents)
         campaign.examined(
@@ -47,6 +48,8 @@ def recorded(args: Namespace, context: Context, campaign: Campaign) -> Proposal:
     finally:
         if campaign.proposal is not None or campaign.error:
             context.warn(f"recorded {bundle.write(campaign.files(), folder)} in {folder}")
+        if campaign.desk is not None and campaign.desk.draft is not None:
+            context.warn(f"A new template was drafted: review {folder / FOLDER}, nothing uses it")
     return proposal
 
 

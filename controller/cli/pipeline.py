@@ -36,7 +36,11 @@ def _plan_arguments(parser: Parser) -> None:
         "--bridge", metavar="DIR", help="ask by files: each question is written to DIR, its answer is read from there"
     )
     parser.add_argument("--bridge-wait", metavar="TIME", default="10m", help="how long an answer may take")
-    parser.add_argument("--autonomy", metavar="LEVEL", help="parameters or expressions; at most what the policy allows")
+    parser.add_argument(
+        "--autonomy",
+        metavar="LEVEL",
+        help="parameters, expressions or template (with --record); at most what the policy allows",
+    )
     parser.add_argument("--no-recall", action="store_true", help="do not look for what worked before")
     parser.add_argument("--record", metavar="BUNDLE", default="", help="keep all that went into it in this new folder")
     parser.add_argument("--replay", metavar="BUNDLE", default="", help="make a recorded plan again: a folder or digest")
@@ -63,7 +67,7 @@ def _plan(args: Namespace, context: Context) -> int:
         raise InputError(f'node "{args.node}" has not reported', remedy=f"known are: {', '.join(nodes) or '-'}")
     profile = _profile_to_plan(args, context, desired, nodes)
     labels = nodes[profile.node].spec.labels if profile.node in nodes else {}
-    policy = _with_autonomy(_policy(args, context, desired, labels), args.autonomy)
+    policy = _with_autonomy(_policy(args, context, desired, labels), args.autonomy, recording=bool(args.record))
     status = NodeStatus(profile=profile, kernel=profile.kernel, topology=profile.topology)
     seen = NodeScheduler(metadata=ObjectMeta(name="profiled"), status=status)
     intents = counted_intents(desired, seen)
@@ -74,8 +78,6 @@ def _plan(args: Namespace, context: Context) -> int:
         )
     templates = allowed_templates(policy, desired)
     bridge = _bridge(args, context)
-    if bridge is not None and args.record:
-        raise UsageError("--bridge and --record exclude each other")
     known, past = None, plan.Past()
     if not args.no_recall and bridge is None:
         from controller.cli.recalling import remembered
@@ -83,8 +85,10 @@ def _plan(args: Namespace, context: Context) -> int:
         known, past = remembered(context, store, desired, seen, policy, intents, templates)
     if args.record:
         from controller.cli.campaign import recorded
+        from controller.reconcile.drafts import desk_for
 
-        proposal = recorded(args, context, Campaign(profile, intents, policy, templates, past))
+        campaign = Campaign(profile, intents, policy, templates, past, desk=desk_for(policy, desired))
+        proposal = recorded(args, context, campaign, bridge)
     else:
         proposal = known or plan.propose(profile, intents, policy, templates, past, transport=bridge)
     context.out(structured(proposal.wire(), args.output))
@@ -109,14 +113,14 @@ def _bridge(args: Namespace, context: Context) -> Bridge | None:
 _AUTONOMY = ("parameters", "expressions", "template")
 
 
-def _with_autonomy(policy: SchedulerPolicy, wanted: str | None) -> SchedulerPolicy:
+def _with_autonomy(policy: SchedulerPolicy, wanted: str | None, *, recording: bool = False) -> SchedulerPolicy:
     """The policy with less freedom for the planner. InputError for more than it allows."""
     if wanted is None:
         return policy
     if wanted not in _AUTONOMY:
-        raise InputError(f'unknown autonomy "{wanted}"', remedy=f"one of {', '.join(_AUTONOMY[:2])}")
-    if wanted == "template":
-        raise InputError("this version of schedctl writes no new templates", remedy="use --autonomy expressions")
+        raise InputError(f'unknown autonomy "{wanted}"', remedy=f"one of {', '.join(_AUTONOMY)}")
+    if wanted == "template" and not recording:
+        raise InputError("a new template is kept in a bundle only", remedy="add --record DIR")
     planner = policy.spec.planner
     if _AUTONOMY.index(wanted) > _AUTONOMY.index(planner.autonomy):
         raise InputError(

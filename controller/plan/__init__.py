@@ -3,8 +3,9 @@
 
 select    which planner decides: `propose`
 rules     the offline planner, and the prior of the others
-claude    roles that a model fills: observer, planner, executor, learner; values is what passes between them
+claude    roles that a model fills: observer, planner, executor, learner, author; values is what passes between them
 prompt    what a model may be told; taint checks that it is told nothing else
+drafting  what it wrote as a new template, held to what a person may be asked to review
 messages  the Messages API; bridge asks by files instead; transport is what they have in common
 ledger    what it costs
 recall    committed revisions that fit a question: exact ones to take, near ones to start from

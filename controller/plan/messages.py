@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from controller.errors import InputError, SchedctlError
-from controller.plan import tape
 from controller.plan.ledger import Usage
 
 if TYPE_CHECKING:
@@ -134,7 +133,6 @@ class Reply:
     request_id: str
 
 
-@tape.noted
 def send(settings: Settings, request: Mapping[str, Any], timeout_s: float) -> Reply:
     """POST `request` (the arguments of `messages.create`) once. Raises CallFailed; ends within `timeout_s`.
 

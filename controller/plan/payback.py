@@ -2,18 +2,21 @@
 """Payback: what a plan cost and what its scheduler saves in CPU time, as far as that is known, and no further.
 
 The cost is that of the model calls of all attempts, by the dated prices (a plan of the rules costs no call, a recalled
-revision neither). The saving follows from the revision alone: a trial that measured how much longer or less long the
-same work takes (makespan, throughput) gives a gain with an interval, the fingerprint how much of the machine that work
-uses, the topology class how many CPUs there are:
+revision neither). The saving follows from a trial and the revision: a trial that measured how much longer or less long
+the same work takes (makespan, throughput) gives a gain with an interval, the fingerprint how much of the machine that
+work uses, the topology class how many CPUs there are:
 
     saved CPU seconds an hour = CPU share × CPUs × 3600 × gain / (1 + gain)
 
 A trial of latency says nothing about CPU time, and without a trial nothing is known: then it is `unknown`, with why.
+`payback` takes the trial from the revision's manifest; controller.reconcile.payback from the signed passport, and adds
+up what a policy's nodes have promoted (`schedctl budget`).
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from controller.api import Metric, SchedulerRevision, Verdict
@@ -34,36 +37,48 @@ class Payback:
 
     def cost_text(self) -> str:
         """`$0.0123 (2 calls)`, or `unknown`."""
-        if self.calls is None:
-            return UNKNOWN
-        calls = f"{self.calls} model call{'' if self.calls == 1 else 's'}"
-        return f"{UNKNOWN} ({calls})" if self.usd is None else f"${self.usd:.4f} ({calls})"
+        return cost_text(self.usd, self.calls)
 
     def saved_text(self) -> str:
         """`96 CPU s/h [61, 128]`, or `unknown`."""
-        if self.saved is None:
-            return UNKNOWN
-        low, mid, high = (f"{value:.0f}" if abs(value) >= 10 else f"{value:.2g}" for value in self.saved)
-        return f"{mid} CPU s/h [{low}, {high}]"
+        return UNKNOWN if self.saved is None else saved_text(self.saved)
+
+
+def cost_text(usd: float | None, calls: int | None) -> str:
+    """Dollars and model calls for people."""
+    if calls is None:
+        return UNKNOWN
+    told = f"{calls} model call{'' if calls == 1 else 's'}"
+    return f"{UNKNOWN} ({told})" if usd is None else f"${usd:.4f} ({told})"
+
+
+def saved_text(saved: tuple[float, float, float]) -> str:
+    """An interval of CPU seconds an hour for people."""
+    low, mid, high = (f"{value:.0f}" if abs(value) >= 10 else f"{value:.2g}" for value in saved)
+    return f"{mid} CPU s/h [{low}, {high}]"
 
 
 def payback(revision: SchedulerRevision) -> Payback:
-    """What is known of a revision's cost and saving."""
+    """What a revision says of its own cost and saving: by the lesson of its trial, which is in its manifest."""
+    lessons = reversed(revision.spec.lessons)
+    tried = next((o for o in lessons if o.stage == "trial" and o.verdict is Verdict.PASS), None)
+    return measured(revision, tried.figures if tried is not None else None)
+
+
+def measured(revision: SchedulerRevision, trial: Mapping[str, object] | None, *, why: str = "") -> Payback:
+    """What a revision cost and what follows from the figures of a trial that it passed; `why` there is none."""
     cost = revision.spec.cost
-    saved, why = _saved(revision)
-    return Payback(cost.usd if cost is not None else None, cost.calls if cost is not None else None, saved, why)
+    saved, told = _saved(revision, trial) if trial is not None else (None, why or "no trial measured it")
+    return Payback(cost.usd if cost is not None else None, cost.calls if cost is not None else None, saved, told)
 
 
-def _saved(revision: SchedulerRevision) -> tuple[tuple[float, float, float] | None, str]:
+def _saved(revision: SchedulerRevision, trial: Mapping[str, object]) -> tuple[tuple[float, float, float] | None, str]:
     spec = revision.spec
-    tried = next((o for o in reversed(spec.lessons) if o.stage == "trial" and o.verdict is Verdict.PASS), None)
-    if tried is None:
-        return None, "no trial measured it"
     found: dict[str, float] = {}
     metric = ""
-    for name, value in tried.figures.items():
+    for name, value in trial.items():
         match = _GAIN.fullmatch(name)
-        if match is not None:
+        if match is not None and isinstance(value, int | float):
             metric, found[match[2]] = match[1], float(value) / 100
     if found.keys() != {"gain", "low", "high"}:
         return None, "the trial was of another objective than the time that work takes"

@@ -81,6 +81,7 @@ class Prompt:
     intents: tuple[Wish, ...]
     prior: Prior | None
     expressions: bool
+    drafting: bool = False
 
     def workload(self, handle: str) -> Workload | None:
         """The figures of `handle`, if it was measured."""
@@ -94,8 +95,12 @@ def build(
     base: Proposal,
     *,
     expressions: bool,
+    drafting: bool = False,
 ) -> Prompt:
-    """What is known for one plan. `base` is the rules planner's proposal: its classes are the intents to plan for."""
+    """What is known for one plan. `base` is the rules planner's proposal: its classes are the intents to plan for.
+
+    `drafting`: a new template may be asked for.
+    """
     entries = {entry.handle: entry for entry in _entries(templates, profile.kernel.release, expressions=expressions)}
     handles = {task_class.intent: f"i{i}" for i, task_class in enumerate(base.classes, start=1)}
     workloads = _workload_handles(profile, handles)
@@ -111,6 +116,7 @@ def build(
         intents=tuple(_intent(i, handles, profile) for i in intents if i.qualified_name in handles),
         prior=_prior(base, entries),
         expressions=expressions,
+        drafting=drafting,
     )
 
 

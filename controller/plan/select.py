@@ -12,8 +12,9 @@ worked for a near load, are in `Past` (plan.learning).
     search   not in this version
 
 A transport that is given (the file bridge, a recording) is asked whatever the mode, with no key and no budget.
-Autonomy is the policy's: parameters, expressions, or template. New templates are not written by this version, so under
-`template` expressions are the most, and the proposal's note says so.
+Autonomy is the policy's: parameters, expressions, or template. Under `template` a model may write a new template, too,
+if there is a desk to hand it in at (plan.drafting); the proposal is of a template that exists all the same, and its
+note says what became of the draft.
 """
 
 from __future__ import annotations
@@ -24,12 +25,13 @@ from collections.abc import Sequence
 from controller.api import Proposal, SchedulerPolicy, SchedulerTemplate, SchedulingIntent, WorkloadProfile
 from controller.errors import InputError
 from controller.plan import claude, learning, messages, tape
+from controller.plan.drafting import Desk
 from controller.plan.learning import Past
 from controller.plan.ledger import Ledger
 from controller.plan.messages import Settings
 from controller.plan.transport import Transport
 
-NO_NEW_TEMPLATES = "the policy allows new templates, which this version does not write: planned as expressions"
+NO_DESK = "the policy allows new templates, and nobody here would take one: planned as expressions"
 
 
 def propose(
@@ -41,16 +43,19 @@ def propose(
     *,
     transport: Transport | None = None,
     ledger: Ledger | None = None,
+    desk: Desk | None = None,
 ) -> Proposal:
     """A proposal for `intents` (those that matched) from the templates that `policy` allows.
 
     `past` is what became of proposals for the same inputs (it is given to models as typed lessons) and what is near.
-    `ledger` is where calls are accounted, that of this machine by default.
+    `ledger` is where calls are accounted, that of this machine by default. `desk` takes a new template, if one is
+    written.
 
     Raises InputError where there is nothing to propose, for mode search, and for mode claude without a key. Network,
     quota, budget and nonsense never raise: `planner.note` of the rules planner's proposal tells them.
     """
     mode = policy.spec.planner.mode
+    transport = tape.transport(transport)
     if mode == "search":
         raise InputError(
             f"policy {policy.name}: planner search is not available in this version of schedctl",
@@ -75,13 +80,23 @@ def propose(
         if policy.spec.planner.budget.usd_per_day == 0:
             return _noted(base, "the policy's planner.budget.usdPerDay is 0")
     try:
-        made = claude.propose(profile, intents, policy, allowed, base, by, earlier=past.lessons, ledger=ledger)
+        made = claude.propose(
+            profile, intents, policy, allowed, base, by, earlier=past.lessons, ledger=ledger, desk=desk
+        )
     except claude.NoAnswer as reason:
         return _noted(base, f"claude gave no proposal: {reason.message}")
+    drafted = _drafted(policy, desk)
     if past.was_refused(made):
-        return _noted(base, "claude proposed again what was rejected before")
+        return _noted(base, "; ".join(filter(None, ("claude proposed again what was rejected before", drafted))))
     made = learning.credited(made, past)
-    return _noted(made, NO_NEW_TEMPLATES) if policy.spec.planner.autonomy == "template" else made
+    return _noted(made, drafted) if drafted else made
+
+
+def _drafted(policy: SchedulerPolicy, desk: Desk | None) -> str:
+    """What the note says of a new template."""
+    if policy.spec.planner.autonomy != "template":
+        return ""
+    return desk.note() if desk is not None else NO_DESK
 
 
 def _settings(policy: SchedulerPolicy) -> messages.Settings:

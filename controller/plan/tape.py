@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tape: what was asked of a model and what came back, as data that takes the model's place later.
 
-While a tape is `opened`, every exchange that passes the SDK's boundary (`messages.send`, which is `noted`) goes on it;
-one that is playing answers in the SDK's place, and a question that is not the recorded one is said to differ. The key
-is on no tape: it is no part of a request. A tape belongs to the thread that opened it.
+While a tape is `opened`, every exchange with a transport goes on it, the Messages API's and the file bridge's alike;
+one that is playing answers in the transport's place, and a question that is not the recorded one is said to differ. The
+key is on no tape: it is no part of a request. A tape belongs to the thread that opened it.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,10 +19,12 @@ from pydantic import Field
 
 from controller.api import ApiModel, PlanCost
 from controller.errors import InputError, SchedctlError
+from controller.plan import messages
 from controller.plan.ledger import Usage, cost
+from controller.plan.messages import Reply, Settings
 
 if TYPE_CHECKING:
-    from controller.plan.messages import Reply, Settings
+    from controller.plan.transport import Transport
 
 
 class Failure(ApiModel):
@@ -48,11 +49,17 @@ class TapeDiffers(SchedctlError):
 
 
 class Asked(ApiModel):
-    """Who there was to ask: whether there was a key, the model that was pinned, and why nobody could be asked."""
+    """Who there was to ask: whether there was a key, the model that was pinned, and why nobody could be asked.
+
+    `given`: a transport was, and what it said of itself.
+    """
 
     keyed: bool = False
     model: str = ""
     trouble: str = ""
+    given: bool = False
+    billed: bool = True
+    patience_s: float | None = None
 
 
 class Tape:
@@ -109,43 +116,34 @@ def opened(tape: Tape) -> Iterator[Tape]:
         _current.reset(token)
 
 
-def noted(send: Callable[..., Reply]) -> Callable[..., Reply]:
-    """`send`, whose one mapping is the request, with its exchanges on the open tape, or answered from it."""
-
-    @functools.wraps(send)
-    def wrapped(*arguments: Any, **named: Any) -> Reply:
-        tape = current()
-        if tape is None:
-            return send(*arguments, **named)
-        from controller.plan import messages
-
-        request = next(a for a in (*arguments, *named.values()) if isinstance(a, Mapping))
-        if tape.playing:
-            return _played(tape.next(request))
-        try:
-            reply = send(*arguments, **named)
-        except messages.CallFailed as failed:
-            told = Failure(
-                message=failed.message, transient=failed.transient, free=failed.free, retry_after_s=failed.retry_after_s
-            )  # fmt: skip
-            tape.note(request, None, told)
-            raise
-        tape.note(request, dataclasses.asdict(reply), None)
-        return reply
-
-    return wrapped
+def exchange(by: Transport, role: str, request: Mapping[str, Any], timeout_s: float) -> Reply:
+    """What `by` answers, with the exchange on the open tape, or the answer from it when it plays. Raises CallFailed."""
+    tape = current()
+    if tape is None:
+        return by.send(role, request, timeout_s)
+    if tape.playing:
+        return _played(tape.next(request))
+    try:
+        reply = by.send(role, request, timeout_s)
+    except messages.CallFailed as failed:
+        free = failed.free and by.billed  # what nobody bills us for has a cost that is not known
+        told = Failure(
+            message=failed.message, transient=failed.transient, free=free, retry_after_s=failed.retry_after_s
+        )
+        tape.note(request, None, told)
+        raise
+    tape.note(request, dataclasses.asdict(reply), None)
+    return reply
 
 
-def _played(exchange: Exchange) -> Reply:
-    from controller.plan import messages
-
-    failure = exchange.failure
+def _played(found: Exchange) -> Reply:
+    failure = found.failure
     if failure is not None:
         raise messages.CallFailed(
             failure.message, transient=failure.transient, free=failure.free, retry_after_s=failure.retry_after_s
         )  # fmt: skip
     try:
-        told = dict(exchange.reply or {})
+        told = dict(found.reply or {})
         usage = told.pop("usage")
         return messages.Reply(**told, usage=Usage(**usage) if usage is not None else None)
     except (KeyError, TypeError) as error:
@@ -154,8 +152,6 @@ def _played(exchange: Exchange) -> Reply:
 
 def settings(ask: Callable[[], Settings | None]) -> Settings | None:
     """What `ask` (messages.Settings.from_environment) gives, noted on the open tape, or as it was when it plays."""
-    from controller.plan import messages
-
     tape = current()
     if tape is None:
         return ask()
@@ -171,6 +167,32 @@ def settings(ask: Callable[[], Settings | None]) -> Settings | None:
     if was.trouble:
         raise InputError(was.trouble)
     return messages.Settings(key="replayed", model=was.model) if was.keyed else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Recorded:
+    """In the place of the transport that was given when the tape was made: the tape itself answers."""
+
+    model: str
+    billed: bool
+    patience_s: float | None
+
+    def send(self, role: str, request: Mapping[str, Any], timeout_s: float) -> Reply:  # noqa: ARG002 - a Transport's
+        """Nobody is there."""
+        raise TapeDiffers("a question was asked that no tape answered")
+
+
+def transport(given: Transport | None) -> Transport | None:
+    """`given`, noted on the open tape; from one that plays, who was given then."""
+    tape = current()
+    if tape is None:
+        return given
+    if tape.playing:
+        was = tape.asked or Asked()
+        return Recorded(was.model, was.billed, was.patience_s) if was.given else None
+    if given is not None:
+        tape.asked = Asked(given=True, model=given.model, billed=given.billed, patience_s=given.patience_s)
+    return given
 
 
 def cost_of(exchanges: Sequence[Exchange]) -> PlanCost:

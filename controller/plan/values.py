@@ -9,6 +9,7 @@ held to these models before anything else looks at them. Wire names are camelCas
     planner    Question (with Findings, Lessons) → Strategy
     executor   Task (with the Strategy)        → Filling
     learner    History                         → Lessons
+    author     Commission                      → Draft
 """
 
 from __future__ import annotations
@@ -55,6 +56,17 @@ ADVICE: dict[Advice, str] = {
     "keep": "the same again: it was good",
 }
 """What a lesson can say to do next, and what it means."""
+Gap = Literal["nothing", "order", "placement", "preemption", "limit", "together", "other"]
+GAPS: dict[Gap, str] = {
+    "nothing": "some template of the catalogue does what the intents want",
+    "order": "which task of a class goes first",
+    "placement": "which CPUs a task runs on",
+    "preemption": "when a running task gives way",
+    "limit": "how much time a class gets in a period",
+    "together": "which tasks run at the same time",
+    "other": "something else that no template decides",
+}
+"""What a strategy can say that every template lacks, and what it means."""
 
 
 class Given(BaseModel):
@@ -249,6 +261,7 @@ class Strategy(Said):
     template: Text
     aims: Annotated[tuple[Aim, ...], Field(max_length=64)]
     holes: Annotated[tuple[Text, ...], Field(max_length=16)] = ()
+    lacks: Gap = "nothing"
     reasons: Annotated[tuple[Long, ...], Field(max_length=32)]
 
 
@@ -272,3 +285,38 @@ class Filling(Said):
     classes: Annotated[tuple[ClassValue, ...], Field(max_length=4096)]
     expressions: Annotated[tuple[Expression, ...], Field(max_length=16)] = ()
     reasons: Annotated[tuple[Long, ...], Field(max_length=32)]
+
+
+class Commission(Given):
+    """For the author: what is wanted, what no template does about it, and the template that comes nearest."""
+
+    lacks: Gap
+    template: str
+    node: Node
+    workloads: tuple[Workload, ...]
+    intents: tuple[Wish, ...]
+    findings: tuple[Finding, ...]
+
+
+class Declared(Said):
+    """A parameter of a new template; bounds are "" for a boolean."""
+
+    name: Text
+    type: Literal["duration", "percent", "integer", "boolean"]
+    default: Text
+    minimum: Text
+    maximum: Text
+    live: bool
+    description: Text
+
+
+class Draft(Said):
+    """What the author says: a template's metadata, its Jinja text and its README."""
+
+    name: Text
+    summary: Text
+    suits: Annotated[tuple[Text, ...], Field(min_length=1, max_length=8)]
+    parameters: Annotated[tuple[Declared, ...], Field(max_length=32)]
+    class_parameters: Annotated[tuple[Declared, ...], Field(max_length=32)]
+    source: str
+    readme: str

@@ -5,6 +5,7 @@
     profile.json, intents.json, policy.json, templates.json, past.json   what the planners were given
     model.json      who there was to ask, requests and answers in order; ledger.jsonl: what had been spent by then
     proposal.json, scheduler.bpf.c, scheduler.bpf.o, passport.json, evidence/   what came of it, raw trial data included
+    drafting.json, draft/   where new templates may be written: what they were judged, and the one that passed
 
 A replay needs neither key nor network nor a guest: the planners run again, on the recorded answers of the model; the
 proposal is rendered, linted, compiled and audited again; the trial's verdict is reckoned anew from its samples. What a
@@ -40,13 +41,16 @@ from controller.api import (
 )
 from controller.errors import InputError, SchedctlError
 from controller.plan import tape
+from controller.plan.drafting import Desk
 from controller.plan.learning import Prior
 from controller.plan.ledger import Ledger
+from controller.plan.transport import Transport
+from controller.reconcile import drafts
 from controller.reconcile.bundle import Bundle
+from controller.reconcile.drafts import STATIC
 from controller.verify.recheck import recheck
 
 MAX_LEDGER_BYTES = 4 << 20
-STATIC = ("schema", "render", "lint", "build", "audit")
 M = TypeVar("M", bound=ApiModel)
 
 
@@ -69,16 +73,21 @@ class Campaign:
     object: bytes | None = None
     passport: Passport | None = None
     evidence: dict[str, bytes] = field(default_factory=dict)
+    desk: Desk | None = None
 
-    def propose(self, ledger: Ledger | None = None) -> Proposal:
-        """Plan, noting everything. Raises as plan.propose does; what it raised is noted too."""
+    def propose(self, ledger: Ledger | None = None, transport: Transport | None = None) -> Proposal:
+        """Plan, noting everything; `transport`, if given, is asked.
+
+        Raises as plan.propose does; what it raised is noted too.
+        """
         if not self.tape.playing:
             self.ledger, self.day = _ledger(), f"{now():%Y-%m-%d}"
         with tape.opened(self.tape):
             try:
                 self.proposal = plan.propose(
-                    self.profile, self.intents, self.policy, self.templates, self.past, ledger=ledger
-                )
+                    self.profile, self.intents, self.policy, self.templates, self.past,
+                    transport=transport, ledger=ledger, desk=self.desk,
+                )  # fmt: skip
             except InputError as error:
                 self.error = str(error)
                 raise
@@ -107,6 +116,7 @@ class Campaign:
         made |= {"scheduler.bpf.c": self.source} if self.source is not None else {}
         made |= {"scheduler.bpf.o": self.object} if self.object is not None else {}
         made |= {"passport.json": self.passport.canonical()} if self.passport is not None else {}
+        made |= drafts.files_of(self.desk)
         return made | {f"evidence/{name}": data for name, data in self.evidence.items()}
 
 
@@ -165,6 +175,7 @@ def campaign_of(files: Mapping[str, bytes]) -> Campaign:
         tape=tape.Tape(exchanges, asked, playing=True),
         ledger=files["ledger.jsonl"],
         day=str(about["day"]),
+        desk=drafts.desk_of(files),
     )
 
 
@@ -183,6 +194,7 @@ def _replan(campaign: Campaign, files: Mapping[str, bytes], error: str, checks: 
         told += "" if same else f"; recorded was {error or 'a proposal'}"
         checks.append(Check("proposal", "ok" if same else "differs", told))
         return None
+    checks += [Check(*told) for told in drafts.compared(campaign.desk, files)]
     left = campaign.tape.unasked()
     if left:
         checks.append(Check("model", "differs", f"{left} recorded requests were not made"))

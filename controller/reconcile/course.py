@@ -9,6 +9,7 @@ from controller.api.store import Lease
 from controller.plan import tape
 from controller.reconcile.campaign import Campaign
 from controller.reconcile.diff import PlanTask
+from controller.reconcile.drafts import Filed
 
 
 class Course:
@@ -23,6 +24,7 @@ class Course:
         self.lessons = before.lessons if before is not None else ()  # of whatever inputs: each says of which
         self.campaign: Campaign | None = None
         self.digest: str | None = None
+        self.filed = Filed(before.draft or "" if before is not None else "", "")
         again = before is not None and before.inputs == task.inputs and task.attempt > 1
         self._before = before.cost if before is not None and again else PlanCost(calls=0, usd=0)
 

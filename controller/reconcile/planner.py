@@ -44,7 +44,7 @@ from controller.kernel import images
 from controller.kernel.images import KernelImage
 from controller.kernel.microvm import VmShape
 from controller.plan.recall import Match, Question
-from controller.reconcile import bundle, drift, keys, revisions
+from controller.reconcile import bundle, drafts, drift, keys, revisions
 from controller.reconcile.campaign import Campaign
 from controller.reconcile.course import Course
 from controller.reconcile.diff import PlanTask, diff_planner
@@ -175,15 +175,18 @@ class Planner:
             near = found.exact
         prior = near.prior() if near is not None else None
         past = plan.Past(task.inputs, course.lessons, prior)
+        before = view.outcomes.get(task.key)
+        desk = drafts.desk_for(task.policy, desired, before)
         course.campaign = Campaign(
-            profile_of(task), task.intents, task.policy, question.templates, past, key=task.key
-        )  # fmt: skip
+            profile_of(task), task.intents, task.policy, question.templates, past, key=task.key, desk=desk
+        )
         try:
             proposal = course.campaign.propose()
         except InputError as error:
             self._record(course)
             reason = "NothingLeft" if past.rejected() else "NoPlan"
             return self._outcome(course, "NoPlan", reason, str(error))
+        course.filed = drafts.file(self._store, desk, before)
         self._reporter.done(f"proposal: {proposal.template}, {len(proposal.classes)} classes")
         try:
             return self._verify(course, proposal, all_templates(desired)[proposal.template])
@@ -302,6 +305,7 @@ class Planner:
         revision: str | None = None,
         recalled: str | None = None,
     ) -> PlanOutcome:
+        message = f"{message}; {course.filed.told}" if course.filed.told else message
         (self._reporter.done if outcome in ("Planned", "AwaitingApproval") else self._reporter.failed)(message)
         task = course.task
         return PlanOutcome(
@@ -316,6 +320,7 @@ class Planner:
             lessons=course.lessons,
             cost=course.cost(),
             campaign=course.digest,
+            draft=course.filed.branch or None,
             at=now(),
         )
 

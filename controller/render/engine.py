@@ -142,6 +142,8 @@ def fill(text: str, values: Mapping[str, object], where: str) -> str:
             pieces.append(piece)
     except TemplateError:
         raise
+    except (RecursionError, MemoryError, SyntaxError):  # of Jinja's and of Python's compiler
+        raise TemplateError(f"{where}: the template is nested too deeply", remedy="simplify it") from None
     except (JinjaError, ValueError, TypeError, ArithmeticError, LookupError) as error:
         line = error.lineno if isinstance(error, TemplateSyntaxError) else _line(error.__traceback__)
         raise TemplateError(

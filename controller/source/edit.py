@@ -28,6 +28,13 @@ class Applied:
     action: Literal["created", "configured", "unchanged", "deleted"]
 
 
+def summary(verb: str, applied: Sequence[Applied]) -> str:
+    """The first line of a commit message: `Apply SchedulingIntent shop/web`."""
+    changed = [a for a in applied if a.action != "unchanged"]
+    names = [f"{a.kind} {a.namespace + '/' if a.namespace else ''}{a.name}" for a in changed]
+    return f"{verb} {', '.join(names[:3])}" + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
 @dataclass
 class Edit:
     """Files as they will be. Only what differs from the tip is in `changes`."""

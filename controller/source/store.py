@@ -28,12 +28,13 @@ from controller.api import (
     SchedulingIntent,
     Signature,
     SourceState,
+    TemplateDraft,
 )
 from controller.api.decode import Decoded, Document
 from controller.errors import CouldNotTell, RepositoryError
-from controller.source import lease, manifests, memory, revisions, signature, watch
+from controller.source import drafts, lease, manifests, memory, revisions, signature, watch
 from controller.source.commit import WRITER_TRAILER, Build, Message, commit_changes
-from controller.source.edit import Applied, Edit, apply_documents, delete_keys
+from controller.source.edit import Applied, Edit, apply_documents, delete_keys, summary
 from controller.source.history import History, to_time
 from controller.source.manifests import Key, Loaded
 from controller.source.remote import STATUS_PREFIX, find_remote
@@ -222,6 +223,11 @@ class GitStore:
                 return waiting
             return self._commit(branch, build, lambda: message, base=self.branch)
 
+    def add_draft(self, draft: TemplateDraft) -> bool:
+        """Propose a new template on a branch of its own; False if it lies there already. RepositoryError."""
+        with self._lock:
+            return drafts.propose(self._remote, self.branch, draft, PLANNER)
+
     def apply(
         self, documents: Sequence[tuple[str, Document]], message: str = "", dry_run: bool = False
     ) -> list[Applied]:
@@ -238,7 +244,7 @@ class GitStore:
             return edit.changes
 
         with self._lock:
-            self._commit(self.branch, build, lambda: Message(message or _summary("Apply", applied)), dry_run=dry_run)
+            self._commit(self.branch, build, lambda: Message(message or summary("Apply", applied)), dry_run=dry_run)
         return applied
 
     def delete(self, keys: Iterable[Key], message: str = "", dry_run: bool = False) -> list[Applied]:
@@ -252,7 +258,7 @@ class GitStore:
             return edit.changes
 
         with self._lock:
-            self._commit(self.branch, build, lambda: Message(message or _summary("Delete", applied)), dry_run=dry_run)
+            self._commit(self.branch, build, lambda: Message(message or summary("Delete", applied)), dry_run=dry_run)
         return applied
 
     # Inside -----------------------------------------------------------------------------------------------------
@@ -389,9 +395,3 @@ def _is_status(ref: str) -> bool:
 
 def _only(resources: Sequence[Resource], kind: type[_R]) -> tuple[_R, ...]:
     return tuple(resource for resource in resources if isinstance(resource, kind))
-
-
-def _summary(verb: str, applied: Sequence[Applied]) -> str:
-    changed = [a for a in applied if a.action != "unchanged"]
-    names = [f"{a.kind} {a.namespace + '/' if a.namespace else ''}{a.name}" for a in changed]
-    return f"{verb} {', '.join(names[:3])}" + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -71,7 +71,8 @@ def test_budget_without_a_repository(ledger: Path, tmp_path: Path, monkeypatch: 
 
 def test_budget_before_any_call(repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SCHEDCTL_STATE", str(tmp_path / "none"))
-    assert run("budget", repo=repo).out.splitlines()[1].split() == ["default", "$1.00", "$0.0000", "$1.0000", "0", "0"]
+    shown = run("budget", repo=repo).out.splitlines()[1].split()
+    assert shown == ["default", "$1.00", "$0.0000", "$1.0000", "0", "0", "<none>", "<none>"]
     assert not (tmp_path / "none").exists(), "looking writes nothing"
 
 
@@ -125,8 +126,8 @@ def test_plan_over_the_bridge(repo: Path, profile: str, tmp_path: Path, monkeypa
 @pytest.mark.parametrize(
     ("level", "told"),
     [
-        ("template", "error: this version of schedctl writes no new templates (use --autonomy expressions)\n"),
-        ("all", 'error: unknown autonomy "all" (one of parameters, expressions)\n'),
+        ("template", "error: a new template is kept in a bundle only (add --record DIR)\n"),
+        ("all", 'error: unknown autonomy "all" (one of parameters, expressions, template)\n'),
     ],
 )
 def test_autonomy_is_bounded(repo: Path, profile: str, level: str, told: str) -> None:

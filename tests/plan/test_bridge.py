@@ -18,6 +18,7 @@ from controller.plan import bridge, select
 from controller.plan.bridge import Bridge
 from controller.plan.messages import MAX_ANSWER_CHARS, CallFailed
 from tests import builders
+from tests.plan import bridging
 from tests.plan import claude_case as case
 
 
@@ -37,24 +38,8 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def answering(folder: Path) -> Iterator[list[Any]]:
     """Somebody who answers each question with the next of the list."""
-    answers: list[Any] = []
-    done = threading.Event()
-
-    def answer() -> None:
-        seen: set[Path] = set()
-        while not done.wait(0.01):
-            for question in sorted(set(folder.glob("[0-9]*.request.json")) - seen):
-                seen.add(question)
-                told = json.loads(question.read_text())
-                part = folder / "part"
-                part.write_text(json.dumps(answers.pop(0)))
-                part.rename(folder / told["answerFile"])
-
-    person = threading.Thread(target=answer)
-    person.start()
-    yield answers
-    done.set()
-    person.join()
+    with bridging.answering(folder, []) as answers:
+        yield answers
 
 
 def plan(folder: Path, patience_s: float = 20, **planner: Any) -> Proposal:

@@ -201,11 +201,11 @@ def test_the_key_is_not_left_to_programs_that_are_started(monkeypatch: pytest.Mo
     assert all(case.KEY.encode() not in request.raw.partition(b"\r\n\r\n")[2] for request in server.requests)
 
 
-def test_new_templates_are_not_written_and_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_templates_are_not_written_without_a_desk_and_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     with MessagesServer(case.good()) as server:
         with_key(monkeypatch, server.base_url)
         proposal = plan(mode="claude", autonomy="template")
-    assert proposal.planner.note == select.NO_NEW_TEMPLATES
+    assert proposal.planner.note == select.NO_DESK
     assert proposal.template == "latency-first"
 
 

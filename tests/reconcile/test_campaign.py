@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -18,6 +19,7 @@ import yaml
 from controller.api import KernelColumn, Proposal, StageResult, Verdict, sha256
 from controller.errors import InputError
 from controller.plan import messages, tape
+from controller.plan.bridge import Bridge
 from controller.plan.testing import MessagesServer, Scripted, answer, overloaded, rate_limited
 from controller.reconcile import bundle
 from controller.reconcile.campaign import Campaign, Check, replay
@@ -26,6 +28,7 @@ from controller.verify.trial.runner import Where, conduct
 from tests import builders
 from tests.builders import TARGET
 from tests.cli.harness import run
+from tests.plan import bridging
 from tests.plan import claude_case as case
 from tests.reconcile.planning import Bench, observed, planner, repository, rules
 from tests.reconcile.test_planner import outcomes, revisions
@@ -181,6 +184,63 @@ def test_what_a_model_answered_is_answered_again_without_key_or_network(monkeypa
     assert case.KEY.encode() not in whole
 
 
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("controller.plan.bridge.POLL_S", 0.01)
+    made = tmp_path / "bridge"
+    made.mkdir(mode=0o700)
+    return made
+
+
+BRIDGED = {
+    "answered": [case.strategy(), case.filling()],
+    "refused once": [{"nonsense": 1}, case.strategy(), case.filling()],
+    "nonsense": ["no"] * 3,
+    "no answer": [],
+}
+
+
+@pytest.mark.parametrize("name", BRIDGED)
+def test_what_came_over_the_file_bridge_comes_out_the_same(folder, tmp_path, name):
+    campaign = Campaign(case.profile(), case.INTENTS, builders.policy(planner={"mode": "rules"}), case.TEMPLATES)
+    answers = list(BRIDGED[name])
+    with contextlib.ExitStack() as stack:
+        if answers:
+            stack.enter_context(bridging.answering(folder, answers))
+        campaign.propose(transport=Bridge(folder, patience_s=20 if answers else 0.2))
+    shutil.rmtree(folder)
+    assert campaign.proposal is not None
+    assert campaign.proposal.planner.name == ("claude" if name in ("answered", "refused once") else "rules")
+    assert answers == []
+    ledger = (tmp_path / "STATE" / "planner-ledger.jsonl").read_bytes()
+    kept = campaign.files()
+    found = replay(bundle.Bundle("", kept))
+    assert {c.result for c in found.checks} == {"ok"}, found.checks
+    assert found.proposal is not None
+    assert found.proposal.canonical() == kept["proposal.json"]
+    assert len(campaign.tape.exchanges) == len(BRIDGED[name]) or name == "no answer"
+    cost = tape.cost_of(campaign.tape.exchanges)
+    assert (cost.calls, cost.usd) == (max(len(BRIDGED[name]), 1), None), "what it cost is not known"
+    assert (tmp_path / "STATE" / "planner-ledger.jsonl").read_bytes() == ledger
+
+
+def test_a_bundle_of_the_bridge_asks_nobody_else(folder, monkeypatch):
+    """A key that is there at the replay changes nothing, nor does a changed answer pass."""
+    campaign = Campaign(case.profile(), case.INTENTS, builders.policy(planner={"mode": "auto"}), case.TEMPLATES)
+    with bridging.answering(folder, [case.strategy(), case.filling()]):
+        campaign.propose(transport=Bridge(folder, patience_s=20))
+    with MessagesServer([]) as server:
+        monkeypatch.setenv(messages.KEY, case.KEY)
+        monkeypatch.setenv(messages.BASE_URL, server.base_url)
+        checks, proposal = again(campaign)
+        assert server.requests == []
+    assert (checks["proposal"].result, proposal) == ("ok", campaign.proposal)
+    files = campaign.files()
+    changed = {**files, "model.json": files["model.json"].replace(b"1.5ms", b"1.6ms")}
+    assert changed != files
+    assert {c.what: c.result for c in replay(bundle.Bundle("", changed)).checks}["proposal"] == "differs"
+
+
 def test_cost_is_of_the_recorded_bills_and_unknown_when_one_is(monkeypatch):
     campaign = asked(monkeypatch, [answer(ALONE, input_tokens=1_000_000, output_tokens=0)])
     paid = tape.cost_of(campaign.tape.exchanges)
@@ -300,6 +360,22 @@ def test_record_and_replay_on_the_command_line(tmp_path, profile):
     assert changed.code == 1
     assert re.search(r"profile\.json +differs +was changed: it is sha256:", changed.err)
     assert yaml.safe_load(changed.out)["template"] == "latency-first"
+
+
+def test_a_plan_by_the_file_bridge_is_recorded_and_replayed_on_the_command_line(tmp_path, profile, folder):
+    allow = {"allow": ["latency-first"]}
+    repo = repository(tmp_path, builders.policy(templates=allow), builders.intent())
+    said = [case.strategy(template="t1", aims=[], holes=["deadline"]), case.filling(parameters=[], classes=[])]
+    words = ("plan", "-f", profile, "--bridge", str(folder), "--record", str(tmp_path / "b"))
+    with bridging.answering(folder, said):
+        made = run(*words, repo=repo)
+    assert made.code == 0, made.err
+    assert yaml.safe_load(made.out)["planner"] == {"name": "claude", "version": "bridge", "note": ""}
+    shutil.rmtree(repo)
+    shutil.rmtree(folder)
+    again = run("plan", "--replay", str(tmp_path / "b"))
+    assert (again.code, again.out) == (0, made.out), again.err
+    assert again.err.splitlines()[-1].endswith("is the same in every byte")
 
 
 def test_a_plan_that_failed_is_recorded_too(tmp_path, profile):

@@ -3,6 +3,7 @@
 
     observer   profile → findings                       planner    findings, intents, catalogue → strategy
     executor   strategy → values, hole expressions      learner    what was tried → lessons
+    author     a gap in the catalogue → a new template, for a person to review
 
 Each role takes and gives values of controller.plan.values; who filled it, a model or rules, the next one cannot tell.
 With no key the rules planner decides; all roles filled by rules come to just its proposal (`by_rules`). With a key a
@@ -21,7 +22,9 @@ that fails a check goes back to its role as stage, place and bound, at most `bud
 candidate that verification refused comes back with the next plan as `earlier`: stage, rule and figures. Models are
 chosen by `tiers`, every request passes `controller.plan.taint` and is accounted in the ledger before it leaves.
 
-New templates (autonomy `template`) are not written by this version: such a policy is planned for as `expressions`.
+Under autonomy `template` a strategy may say what every template lacks. It chooses among those that there are all the
+same; the author is asked when the proposal is complete, and what it writes goes to a desk (controller.plan.drafting),
+where it is checked, judged, and left for a branch of its own. No plan uses it before a person has merged it.
 """
 
 from __future__ import annotations
@@ -39,9 +42,10 @@ from controller.api import (
     Verdict,
     WorkloadProfile,
 )
-from controller.plan.claude import executor, learner, observer, planner, tiers
+from controller.plan.claude import author, executor, learner, observer, planner, tiers
 from controller.plan.claude.asking import REFUSED, Campaign
 from controller.plan.claude.refusals import WORDS, NoAnswer, Refused
+from controller.plan.drafting import Desk
 from controller.plan.ledger import Ledger
 from controller.plan.messages import Settings
 from controller.plan.prompt import Prompt, build
@@ -52,6 +56,8 @@ __all__ = ["DEADLINE_S", "NoAnswer", "by_rules", "propose"]
 
 DEADLINE_S = 180.0
 """For one plan: all roles, attempts, waits and retries. A transport with a patience of its own has that for each."""
+DRAFTING_S = 300.0
+"""More than that, where a new template may be asked for."""
 
 
 def propose(
@@ -65,24 +71,33 @@ def propose(
     earlier: Sequence[Lesson] = (),
     ledger: Ledger | None = None,
     deadline_s: float = DEADLINE_S,
+    desk: Desk | None = None,
 ) -> Proposal:
     """`base` (the rules planner's proposal) with the models' choices in place of its own. Raises NoAnswer.
 
     `templates` are those the policy allows; `earlier` is what became of proposals for the same inputs, oldest first.
-    Returns or raises within `deadline_s`, or for a transport with patience within that for each of its questions.
+    `desk` is where a new template is handed in, if the policy allows one.
+    Returns or raises within `deadline_s` (and DRAFTING_S, with a desk), or for a transport with patience within that
+    for each of its questions.
     """
     transport = Api(by) if isinstance(by, Settings) else by
-    prompt = build(profile, intents, templates, base, expressions=policy.spec.planner.autonomy != "parameters")
+    autonomy = policy.spec.planner.autonomy
+    drafting = desk is not None and autonomy == "template"
+    prompt = build(profile, intents, templates, base, expressions=autonomy != "parameters", drafting=drafting)
     if not prompt.templates:
         raise NoAnswer("no allowed template is sound and made for this kernel")
     tried = learner.attempts(earlier, prompt)
     patience = transport.patience_s
-    most_s = deadline_s if patience is None else patience * (policy.spec.planner.budget.attempts + len(tiers.ROLES))
+    most_s = (
+        deadline_s + DRAFTING_S * drafting
+        if patience is None
+        else patience * (policy.spec.planner.budget.attempts + len(tiers.ROLES))
+    )
     campaign = Campaign(
         policy,
         transport,
         ledger or Ledger(),
-        Guard.of_plan(_trusted(transport, earlier), profile, intents, policy, templates, base),
+        Guard.of_plan(_trusted(transport, earlier, drafting=drafting), profile, intents, policy, templates, base),
         time.monotonic() + most_s,
         failures=sum(one.planner == "claude" and one.verdict is Verdict.REJECTED for one in earlier),
     )
@@ -99,9 +114,12 @@ def propose(
         filling = executor.NOTHING
     record = PlannerRecord(name="claude", version="+".join(campaign.models))
     try:
-        return executor.proposal(strategy, filling, prompt, base, record)
+        made = executor.proposal(strategy, filling, prompt, base, record)
     except Refused as refused:
         raise NoAnswer(f"what was answered does not fit together: {refused.refusals[0]}") from None
+    if desk is not None and author.wanted(prompt, strategy):
+        author.hand_in(campaign, prompt, findings, strategy, base, desk)
+    return made
 
 
 def by_rules(
@@ -120,9 +138,10 @@ def by_rules(
     return prompt, executor.proposal(strategy, filling, prompt, base, base.planner)
 
 
-def _trusted(transport: Transport, earlier: Sequence[Lesson]) -> set[str]:
+def _trusted(transport: Transport, earlier: Sequence[Lesson], *, drafting: bool) -> set[str]:
     """Our own texts that are not ours in every request: instructions, words of refusals, models, names of figures."""
     roles = (*observer.texts(), *planner.texts(), *executor.texts(), *learner.texts())
+    roles += tuple(author.texts()) if drafting else ()
     models = {tier.model for tier in tiers.TIERS} | {transport.model}
     figures = {name for one in earlier for name in one.figures if learner.is_figure(name)}
     return {REFUSED, *roles} | WORDS | models | figures

@@ -19,7 +19,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import ValidationError
 
 from controller.api import SchedulerPolicy, sha256
-from controller.plan import messages
+from controller.plan import messages, tape
 from controller.plan.claude import tiers
 from controller.plan.claude.refusals import MAX_SHOWN, RULES, NoAnswer, Refusal, Refused
 from controller.plan.claude.tiers import ROLES, RoleName
@@ -62,7 +62,7 @@ class Question(Generic[A]):
 
 class Campaign:
     """The calls of one plan: their deadline, retries, models and place in the ledger. `models` are those that
-    answered, in order.
+    answered, in order, `asking` the one that was asked last.
     """
 
     def __init__(
@@ -76,6 +76,7 @@ class Campaign:
         failures: int = 0,
     ) -> None:
         self.models: list[str] = []
+        self.asking = ""
         self._policy = policy.name
         self._limit = policy.spec.planner.budget.usd_per_day
         self._attempts = policy.spec.planner.budget.attempts
@@ -92,7 +93,7 @@ class Campaign:
         refusals: tuple[Refusal, ...] = ()
         by_model: dict[str, int] = {}
         while True:
-            model = self._model(question, by_model)
+            self.asking = model = self._model(question, by_model)
             call, reply = self._whole(question.role, request(question, model, refusals), model)
             try:
                 taken = check(parsed(question.answer, reply))
@@ -173,7 +174,7 @@ class Campaign:
 
     def _settled(self, call: str, role: RoleName, asked: Mapping[str, Any], model: str, timeout_s: float) -> Reply:
         try:
-            reply = self._transport.send(role, asked, timeout_s)
+            reply = tape.exchange(self._transport, role, asked, timeout_s)
         except CallFailed as failure:
             free = failure.free and self._transport.billed
             self._ledger.settle(call, "failed", 0.0 if free else None, {"failure": failure.message})

@@ -17,7 +17,7 @@ from controller.plan.claude import observer
 from controller.plan.claude.asking import TEXT, TEXTS, Campaign, Question, array, obj, one_of
 from controller.plan.claude.refusals import NoAnswer, Refusal, Refused
 from controller.plan.prompt import Prompt, outline
-from controller.plan.values import ADVICE, KINDS, Aim, Attempt, Findings, Lessons, Strategy
+from controller.plan.values import ADVICE, GAPS, KINDS, Aim, Attempt, Findings, Lessons, Strategy
 from controller.plan.values import Question as Given
 from controller.render.parameters import number
 
@@ -51,6 +51,18 @@ Kinds of findings
     + "\n".join(f"- {advice}: {meaning}" for advice, meaning in ADVICE.items())
 )
 
+DRAFTING = (
+    """
+- lacks: what no template of the catalogue decides, and the intents need decided. Choose the best template there is all
+  the same: it is what will run. Only for a gap that no parameter and no hole can close a new template is drafted, which
+  is dear, which a person has to review, and which this plan will not use. Usually the answer is nothing.
+
+What can be lacking
+"""
+    + "\n".join(f"- {gap}: {meaning}" for gap, meaning in GAPS.items())
+    + "\n"
+)
+
 
 def ask(
     campaign: Campaign, prompt: Prompt, findings: Findings, tried: tuple[Attempt, ...], lessons: Lessons
@@ -65,8 +77,8 @@ def ask(
         attempts=tried,
         lessons=lessons.lessons,
     )
-    stable = (INSTRUCTIONS, outline(prompt.templates.values()))
-    question = Question("planner", stable, given, Strategy, _schema(list(prompt.templates)))
+    stable = (INSTRUCTIONS + (DRAFTING if prompt.drafting else ""), outline(prompt.templates.values()))
+    question = Question("planner", stable, given, Strategy, _schema(list(prompt.templates), drafting=prompt.drafting))
     return campaign.ask(question, lambda said: checked(said, prompt))
 
 
@@ -114,6 +126,8 @@ def checked(said: Strategy, prompt: Prompt) -> Strategy:
         wrong.append(Refusal("autonomy", ("holes",), "autonomy"))
     elif len(set(said.holes) & entry.holes.keys()) < len(said.holes):
         wrong.append(Refusal("handles", ("holes", entry.handle), "oneOf", tuple(entry.holes)))
+    if said.lacks != "nothing" and not prompt.drafting:
+        wrong.append(Refusal("autonomy", ("lacks",), "autonomy"))
     if wrong:
         raise Refused(*wrong)
     return said
@@ -127,16 +141,17 @@ def _direction(parameter: Parameter, value: ParameterValue) -> Literal["raise", 
     return "raise" if given > usual else "lower" if given < usual else "keep"
 
 
-def _schema(templates: list[str]) -> dict[str, object]:
+def _schema(templates: list[str], *, drafting: bool) -> dict[str, object]:
     aim = {
         "parameter": TEXT,
         "intent": TEXT,
         "direction": one_of(("raise", "lower", "keep")),
         "because": one_of(list(KINDS)),
     }
-    return obj({"template": one_of(templates), "aims": array(**aim), "holes": TEXTS, "reasons": TEXTS})
+    lacks = {"lacks": one_of(list(GAPS))} if drafting else {}
+    return obj({"template": one_of(templates), "aims": array(**aim), "holes": TEXTS, **lacks, "reasons": TEXTS})
 
 
 def texts() -> Sequence[str]:
     """Our own texts in its requests."""
-    return (INSTRUCTIONS, "aims")
+    return (INSTRUCTIONS, INSTRUCTIONS + DRAFTING, "aims")

@@ -13,7 +13,10 @@ from typing import Literal
 from controller.errors import SchedctlError
 
 _NUMERIC = re.compile(r"-?[0-9]{1,19}(\.[0-9]{1,9})?(ns|us|ms|s|m|h|d|%)?", re.ASCII)
-Rule = Literal["form", "length", "whole", "oneOf", "once", "range", "side", "language", "autonomy", "fit"]
+Rule = Literal[
+    "form", "length", "whole", "oneOf", "once", "range", "side", "language", "autonomy", "fit", "name", "plain",
+    "jinja", "clean",
+]  # fmt: skip
 RULES: dict[Rule, str] = {
     "form": "one JSON object of the given schema",
     "length": "a shorter answer",
@@ -25,6 +28,10 @@ RULES: dict[Rule, str] = {
     "language": "in the expression language over the names in allowed, with no overflow over their ranges",
     "autonomy": "the policy does not allow it: leave it empty",
     "fit": "values and expressions that fit together",
+    "name": "a new name of 3 to 40 characters: a-z, 0-9 and single hyphens between them, and none that is taken",
+    "plain": "ASCII in the source, one readable line in a description, and no control or format characters anywhere",
+    "jinja": "Jinja as described, that renders with every parameter at its default; given is the line of the text",
+    "clean": "C without this finding; given is the line of what was rendered",
 }
 """What would be taken, by its word."""
 MAX_SHOWN = 16
@@ -58,7 +65,8 @@ class Refusal:
 WORDS = frozenset((
     "stage", "place", "rule", "allowed", "given", "schema", "handles", "range", "strategy", "autonomy",
     "expression", "render", "answer", "template", "parameters", "classes", "expressions", "holes", "reasons",
-    "findings", "lessons", "unknown",
+    "findings", "lessons", "unknown", "name", "source", "readme", "summary", "classParameters", "lint", "build",
+    "audit", "lacks",
 )) | set(RULES)
 # fmt: on
 """Every word of ours in a refusal, beside handles, names from the catalogue, and numbers."""

@@ -28,7 +28,7 @@ from typing import Literal
 
 from controller.plan.ledger import PRICES, Usage, cost, most
 
-RoleName = Literal["observer", "planner", "executor", "learner"]
+RoleName = Literal["observer", "planner", "executor", "learner", "author"]
 Effort = Literal["low", "medium", "high"]
 
 
@@ -62,11 +62,13 @@ TIERS = (
 )
 _FILLING = {"small": 0.9, "middle": 1.0, "large": 1.0}
 _CHOOSING = {"small": 0.7, "middle": 0.9, "large": 1.0}
+_WRITING = {"small": 0.3, "middle": 0.8, "large": 1.0}
 ROLES: dict[RoleName, RoleSetting] = {
     "observer": RoleSetting("low", 3000, 500, 40, _FILLING),
     "planner": RoleSetting("medium", 6000, 1500, 90, _CHOOSING),
     "executor": RoleSetting("low", 4000, 700, 60, _FILLING),
     "learner": RoleSetting("low", 3000, 400, 40, _CHOOSING),
+    "author": RoleSetting("high", 16_000, 8000, 240, _WRITING),
 }
 ROOM_USD = 0.01
 AGAIN = 12
