@@ -15,8 +15,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from controller.plan import bridge, claude, ledger, taint
+from controller.plan import bridge, claude, ledger, search, taint
 from controller.plan.claude import tiers
+from controller.plan.search import catalogue, course, pruning, space
 from scripts.doc_pages import NOT_MEASURED, Page, read_document, table
 
 __all__ = ["COMMAND", "NOT_MEASURED", "document", "main"]
@@ -35,7 +36,7 @@ UNKNOWN = """\
 - **What the cache really saves.** Requests are laid out for it (what stays the same first, a breakpoint after each
   block, no intent in the schema); whether a prefix is long enough and still there is the API's to say. The bills in the
   ledger tell (`schedctl budget --calls -o wide`).
-- **The offline planner against a grid of scenarios** is no part of this page.
+- **The offline planners against a grid of scenarios**, search beside rules, is no part of this page.
 
 ## What is not there
 
@@ -53,6 +54,9 @@ def from_code() -> str:
     prices = [
         [model, f"{p.input:.2f}", f"{p.cache_write:.3f}", f"{p.cache_read:.2f}", f"{p.output:.2f}"]
         for model, p in ledger.PRICES.items()
+    ]
+    expressions = [
+        [hole, f"`{entry.text}`", entry.why] for hole, entries in catalogue.CATALOGUE.items() for entry in entries
     ]
     ladder = [[t.name, t.model, f"{t.good:g} of {t.good + t.bad:g}"] for t in tiers.TIERS]
     return f"""# Planning by models: what is asked, what it costs, what it cannot be talked into
@@ -88,6 +92,29 @@ price is not asked.
 
 `schedctl budget` shows what each policy spent on a day, what is left, and how many costs are unknown; `--calls` every
 call with its role, model, tokens by kind and request id.
+
+## Search: the planner that measures
+
+{_quoted(search.__doc__)}
+
+How a search goes:
+
+{_quoted(course.__doc__)}
+
+When a candidate is given up:
+
+{_quoted(pruning.__doc__)}
+
+What may be changed:
+
+{_quoted(space.__doc__)}
+
+Expressions, by hole:
+
+{table(["hole", "expression", "for"], expressions)}
+
+`spec.planner.search` of a policy has the candidates, the time, the seed and the workload (`schedctl explain
+policy.spec.planner.search`). It needs the extra `search` (optuna), which `make setup` installs.
 
 ## What a request may hold
 
