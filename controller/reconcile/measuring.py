@@ -47,7 +47,7 @@ class _Bad(Exception):
 class Measuring:
     """A `plan.Bench` for one search. `where` tells kernel and shape when they are needed; use it in a `with`.
 
-    About 4 s a block on two emulated CPUs, and 30 s at first when there is no snapshot of the kernel yet.
+    About 5 s a block on two emulated CPUs, and 30 s at first when there is no snapshot of the kernel yet.
     """
 
     def __init__(
