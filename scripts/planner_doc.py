@@ -15,8 +15,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from controller.plan import bridge, claude, drafting, ledger, payback, taint
+from controller.plan import bridge, claude, drafting, ledger, payback, search, taint
 from controller.plan.claude import author, tiers
+from controller.plan.search import catalogue, course, pruning, space
 from scripts.doc_pages import NOT_MEASURED, Page, read_document, table
 
 __all__ = ["COMMAND", "NOT_MEASURED", "document", "main"]
@@ -37,7 +38,7 @@ UNKNOWN = """\
   ledger tell (`schedctl budget --calls -o wide`).
 - **What an author writes, and what that costs.** Its request holds header files and one of our templates, some 75 kB;
   how often a draft passes, and what a person then thinks of it, no authored answer can tell.
-- **The offline planner against a grid of scenarios** is no part of this page.
+- **The offline planners against a grid of scenarios**, search beside rules, is no part of this page.
 
 ## What is not there
 
@@ -54,6 +55,9 @@ def from_code() -> str:
     prices = [
         [model, f"{p.input:.2f}", f"{p.cache_write:.3f}", f"{p.cache_read:.2f}", f"{p.output:.2f}"]
         for model, p in ledger.PRICES.items()
+    ]
+    expressions = [
+        [hole, f"`{entry.text}`", entry.why] for hole, entries in catalogue.CATALOGUE.items() for entry in entries
     ]
     ladder = [[t.name, t.model, f"{t.good:g} of {t.good + t.bad:g}"] for t in tiers.TIERS]
     return f"""# Planning by models: what is asked, what it costs, what it cannot be talked into
@@ -97,6 +101,29 @@ price is not asked.
 call with its role, model, tokens by kind and request id.
 
 {_quoted(payback.__doc__)}
+
+## Search: the planner that measures
+
+{_quoted(search.__doc__)}
+
+How a search goes:
+
+{_quoted(course.__doc__)}
+
+When a candidate is given up:
+
+{_quoted(pruning.__doc__)}
+
+What may be changed:
+
+{_quoted(space.__doc__)}
+
+Expressions, by hole:
+
+{table(["hole", "expression", "for"], expressions)}
+
+`spec.planner.search` of a policy has the candidates, the time, the seed and the workload (`schedctl explain
+policy.spec.planner.search`). It needs the extra `search` (optuna), which `make setup` installs.
 
 ## What a request may hold
 

@@ -180,7 +180,7 @@ make_venv() {
     rm -rf .venv
     logged "$python" -m venv .venv
   fi
-  logged .venv/bin/python -m pip install --disable-pip-version-check --quiet -e '.[dev]'
+  logged .venv/bin/python -m pip install --disable-pip-version-check --quiet -e '.[dev,search]'
   site=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
   # PyPI's bcc is another thing; the real one is the system interpreter's package.
   ln -sfn /usr/lib/python3/dist-packages/bcc "$site/bcc"

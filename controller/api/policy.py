@@ -23,17 +23,43 @@ class Budget(ApiModel):
     )
 
 
+class SearchSpec(ApiModel):
+    """How mode search looks for better values: by measuring candidates in a micro-VM, beside the rules' own proposal.
+
+    It ends with whatever comes first, the candidates or the time. Equal settings and measurements give equal plans.
+    """
+
+    trials: Annotated[int, Field(ge=1, le=200)] = Field(
+        default=16, description="Candidates tried, besides the rules' own proposal."
+    )
+    time: Duration = Field(
+        default=900 * _SECOND,
+        ge=30 * _SECOND,
+        le=14_400 * _SECOND,
+        description="For all measurements of one plan, booting and building included: 30s to 4h.",
+    )
+    seed: Annotated[int, Field(ge=0, le=0xFFFFFFFF)] = Field(
+        default=1, description="Of the candidates' draw, and of the order and work of their runs."
+    )
+    workload: Literal["auto", "longtail", "mixed", "messaging", "pipeline", "kernelbuild-like"] = Field(
+        default="auto",
+        description="What runs while candidates are measured; auto: as in the trial, by the heaviest class's metric.",
+    )
+
+
 class PlannerSpec(ApiModel):
     """Who plans, and how freely."""
 
     mode: Literal["auto", "rules", "search", "claude"] = Field(
-        default="auto", description="auto: claude with a key and budget, rules otherwise."
+        default="auto",
+        description="auto: claude with a key and budget, rules otherwise; search: rules, and better values by trying.",
     )
     autonomy: Literal["parameters", "expressions", "template"] = Field(
         default="expressions",
         description="The most a planner may change. template: a model may also propose a new one, on a branch.",
     )
     budget: Budget = Field(default_factory=Budget, description="What planning may cost.")
+    search: SearchSpec = Field(default_factory=SearchSpec, description="What mode search may do; others do not look.")
 
 
 class TemplatesSpec(ApiModel):

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,10 +18,12 @@ from controller.errors import InputError
 if TYPE_CHECKING:
     from controller.api import (
         Desired,
+        NodeScheduler,
         SchedulerPolicy,
         SchedulerTemplate,
         WorkloadProfile,
     )
+    from controller.plan import Bench
     from controller.plan.bridge import Bridge
 
 
@@ -83,16 +86,31 @@ def _plan(args: Namespace, context: Context) -> int:
         from controller.cli.recalling import remembered
 
         known, past = remembered(context, store, desired, seen, policy, intents, templates)
-    if args.record:
-        from controller.cli.campaign import recorded
-        from controller.reconcile.drafts import desk_for
+    with _measuring(policy, seen, templates, context) as bench:
+        if args.record:
+            from controller.cli.campaign import recorded
+            from controller.reconcile.drafts import desk_for
 
-        campaign = Campaign(profile, intents, policy, templates, past, desk=desk_for(policy, desired))
-        proposal = recorded(args, context, campaign, bridge)
-    else:
-        proposal = known or plan.propose(profile, intents, policy, templates, past, transport=bridge)
+            desk = desk_for(policy, desired)
+            campaign = Campaign(profile, intents, policy, templates, past, bench=bench, desk=desk)
+            proposal = recorded(args, context, campaign, bridge)
+        else:
+            proposal = known or plan.propose(profile, intents, policy, templates, past, transport=bridge, bench=bench)
     context.out(structured(proposal.wire(), args.output))
     return 0
+
+
+def _measuring(
+    policy: SchedulerPolicy, seen: NodeScheduler, templates: Sequence[SchedulerTemplate], context: Context
+) -> AbstractContextManager[Bench | None]:
+    """What measures for mode search: a guest of this kernel, if there is an image of it. Nothing for other modes."""
+    from controller.reconcile.keys import target_of
+    from controller.reconcile.planner import bench_for
+
+    target = target_of(seen)
+    if policy.spec.planner.mode != "search" or target is None:
+        return nullcontext(None)
+    return bench_for(policy, target, templates, context.reporter)
 
 
 def _bridge(args: Namespace, context: Context) -> Bridge | None:

@@ -3,6 +3,7 @@
 
 select    which planner decides: `propose`
 rules     the offline planner, and the prior of the others
+search    the offline planner that measures, by a bench that is handed in
 claude    roles that a model fills: observer, planner, executor, learner, author; values is what passes between them
 prompt    what a model may be told; taint checks that it is told nothing else
 drafting  what it wrote as a new template, held to what a person may be asked to review
@@ -17,6 +18,7 @@ testing   a Messages API endpoint on loopback for tests
 """
 
 from controller.plan.learning import Past
+from controller.plan.search.measure import Bench
 from controller.plan.select import propose
 
-__all__ = ["Past", "propose"]
+__all__ = ["Bench", "Past", "propose"]

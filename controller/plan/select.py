@@ -9,7 +9,7 @@ worked for a near load, are in `Past` (plan.learning).
     rules    the rules planner
     auto     claude with a key and a budget, else rules
     claude   as auto, but a missing key or an unusable setting is the user's error
-    search   not in this version
+    search   what the rules propose, and better values for it where a bench shows some (plan.search)
 
 A transport that is given (the file bridge, a recording) is asked whatever the mode, with no key and no budget.
 Autonomy is the policy's: parameters, expressions, or template. Under `template` a model may write a new template, too,
@@ -24,11 +24,12 @@ from collections.abc import Sequence
 
 from controller.api import Proposal, SchedulerPolicy, SchedulerTemplate, SchedulingIntent, WorkloadProfile
 from controller.errors import InputError
-from controller.plan import claude, learning, messages, tape
+from controller.plan import claude, learning, messages, search, tape
 from controller.plan.drafting import Desk
 from controller.plan.learning import Past
 from controller.plan.ledger import Ledger
 from controller.plan.messages import Settings
+from controller.plan.search.measure import Bench
 from controller.plan.transport import Transport
 
 NO_DESK = "the policy allows new templates, and nobody here would take one: planned as expressions"
@@ -44,29 +45,29 @@ def propose(
     transport: Transport | None = None,
     ledger: Ledger | None = None,
     desk: Desk | None = None,
+    bench: Bench | None = None,
 ) -> Proposal:
     """A proposal for `intents` (those that matched) from the templates that `policy` allows.
 
     `past` is what became of proposals for the same inputs (it is given to models as typed lessons) and what is near.
     `ledger` is where calls are accounted, that of this machine by default. `desk` takes a new template, if one is
-    written.
+    written. `bench` measures for mode search.
 
-    Raises InputError where there is nothing to propose, for mode search, and for mode claude without a key. Network,
-    quota, budget and nonsense never raise: `planner.note` of the rules planner's proposal tells them.
+    Raises InputError where there is nothing to propose, for mode claude without a key, and for mode search without
+    optuna. Network, quota, budget, nonsense and what cannot be measured never raise: `planner.note` of the rules
+    planner's proposal tells them.
     """
     mode = policy.spec.planner.mode
     transport = tape.transport(transport)
-    if mode == "search":
-        raise InputError(
-            f"policy {policy.name}: planner search is not available in this version of schedctl",
-            remedy="set spec.planner.mode to auto, rules or claude",
-        )
     allow = policy.spec.templates.allow
     allowed = [t for t in templates if any(fnmatch.fnmatchcase(t.name, glob) for glob in allow)]
     past = past or Past()
     base = learning.first(profile, intents, policy, allowed, past)
     if mode == "rules" and transport is None:
         return base
+    if mode == "search" and transport is None:
+        template = next(t for t in allowed if t.name == base.template)
+        return search.propose(base, template, policy, past, bench)
     by: Settings | Transport
     if transport is not None:
         by = transport

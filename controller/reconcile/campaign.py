@@ -3,13 +3,15 @@
 
     campaign.json   version, plan key, inputs, when; the error when nothing was proposed
     profile.json, intents.json, policy.json, templates.json, past.json   what the planners were given
+    measured.json   what was measured for mode search, in order
     model.json      who there was to ask, requests and answers in order; ledger.jsonl: what had been spent by then
     proposal.json, scheduler.bpf.c, scheduler.bpf.o, passport.json, evidence/   what came of it, raw trial data included
     drafting.json, draft/   where new templates may be written: what they were judged, and the one that passed
 
-A replay needs neither key nor network nor a guest: the planners run again, on the recorded answers of the model; the
-proposal is rendered, linted, compiled and audited again; the trial's verdict is reckoned anew from its samples. What a
-kernel alone can say (load, liveness) is taken from the record. Everything is compared byte by byte.
+A replay needs neither key nor network nor a guest: the planners run again, on the recorded answers of the model and
+measurements of a search; the proposal is rendered, linted, compiled and audited again; the trial's verdict is reckoned
+anew from its samples. What a kernel alone can say (load, liveness) is taken from the record. Everything is compared
+byte by byte.
 """
 
 from __future__ import annotations
@@ -44,6 +46,7 @@ from controller.plan import tape
 from controller.plan.drafting import Desk
 from controller.plan.learning import Prior
 from controller.plan.ledger import Ledger
+from controller.plan.search.measure import Exchange, Player, Recorder
 from controller.plan.transport import Transport
 from controller.reconcile import drafts
 from controller.reconcile.bundle import Bundle
@@ -65,6 +68,8 @@ class Campaign:
     past: plan.Past = field(default_factory=plan.Past)
     key: str = ""
     tape: tape.Tape = field(default_factory=tape.Tape)
+    bench: plan.Bench | None = None
+    measured: list[Exchange] | None = None
     ledger: bytes = b""
     day: str = ""
     proposal: Proposal | None = None
@@ -80,13 +85,17 @@ class Campaign:
 
         Raises as plan.propose does; what it raised is noted too.
         """
+        bench = self.bench
         if not self.tape.playing:
             self.ledger, self.day = _ledger(), f"{now():%Y-%m-%d}"
+            if bench is not None and self.policy.spec.planner.mode == "search":
+                self.measured = []
+                bench = Recorder(bench, self.measured)
         with tape.opened(self.tape):
             try:
                 self.proposal = plan.propose(
                     self.profile, self.intents, self.policy, self.templates, self.past,
-                    transport=transport, ledger=ledger, desk=self.desk,
+                    transport=transport, ledger=ledger, desk=self.desk, bench=bench,
                 )  # fmt: skip
             except InputError as error:
                 self.error = str(error)
@@ -112,6 +121,8 @@ class Campaign:
             "model.json": _json({"asked": asked, "exchanges": [e.wire() for e in self.tape.exchanges]}),
             "ledger.jsonl": self.ledger,
         }
+        if self.measured is not None:
+            made["measured.json"] = _json([e.wire() for e in self.measured])
         made |= {"proposal.json": self.proposal.canonical()} if self.proposal is not None else {}
         made |= {"scheduler.bpf.c": self.source} if self.source is not None else {}
         made |= {"scheduler.bpf.o": self.object} if self.object is not None else {}
@@ -165,6 +176,9 @@ def campaign_of(files: Mapping[str, bytes]) -> Campaign:
     asked = tape.Asked.model_validate(model["asked"]) if model["asked"] is not None else None
     exchanges = _all(tape.Exchange, model["exchanges"], "model.json")
     about = json.loads(files["campaign.json"])
+    measured = None
+    if "measured.json" in files:
+        measured = list(_all(Exchange, json.loads(files["measured.json"]), "measured.json"))
     return Campaign(
         profile=_one(WorkloadProfile, json.loads(files["profile.json"]), "profile.json"),
         intents=_all(SchedulingIntent, json.loads(files["intents.json"]), "intents.json"),
@@ -173,6 +187,8 @@ def campaign_of(files: Mapping[str, bytes]) -> Campaign:
         past=_past_of(json.loads(files["past.json"])),
         key=str(about["planKey"]),
         tape=tape.Tape(exchanges, asked, playing=True),
+        bench=Player(measured) if measured is not None else None,
+        measured=measured,
         ledger=files["ledger.jsonl"],
         day=str(about["day"]),
         desk=drafts.desk_of(files),
@@ -198,6 +214,9 @@ def _replan(campaign: Campaign, files: Mapping[str, bytes], error: str, checks: 
     left = campaign.tape.unasked()
     if left:
         checks.append(Check("model", "differs", f"{left} recorded requests were not made"))
+    left = campaign.bench.unasked() if isinstance(campaign.bench, Player) else 0
+    if left:
+        checks.append(Check("measurements", "differs", f"{left} recorded measurements were not asked for"))
     made = proposal.canonical()
     if recorded is None:
         checks.append(Check("proposal", "differs", f"there is one now; recorded was: {error or 'none'}"))

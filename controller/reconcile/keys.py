@@ -80,6 +80,8 @@ def plan_key(policy: SchedulerPolicy, intents: Iterable[SchedulingIntent], targe
     """Digest of what is wanted. Rollout, approval and suspension say how it comes, not what, and are left out."""
     spec = policy.spec.wire()
     said = {key: spec[key] for key in ("planner", "templates", "verification")}
+    if policy.spec.planner.mode != "search":
+        said["planner"].pop("search", None)  # nobody looks at it
     said["verification"].pop("maxDrift", None)  # when to look again is no part of what is wanted
     parts = [policy.name, repr(sorted(said.items())), target.btf_digest, target.topology_class]
     parts += [f"{i.qualified_name}={i.spec.content_digest()}" for i in intents]

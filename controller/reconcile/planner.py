@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from controller import __version__, plan, verify
@@ -27,6 +28,7 @@ from controller.api import (
     Reporter,
     Resource,
     RevisionBytes,
+    RevisionTarget,
     SchedulerPolicy,
     SchedulerRevision,
     SchedulerTemplate,
@@ -48,6 +50,7 @@ from controller.reconcile import bundle, drafts, drift, keys, revisions
 from controller.reconcile.campaign import Campaign
 from controller.reconcile.course import Course
 from controller.reconcile.diff import PlanTask, diff_planner
+from controller.reconcile.measuring import Measuring
 from controller.reconcile.memory import Memory
 from controller.reconcile.node import plan_outcomes
 from controller.reconcile.statuses import intent_status, policy_status
@@ -77,15 +80,21 @@ class LeaseLost(SchedctlError):
 class Planner:
     """One planner for a policy repository. `step` plans at most everything that is due, one key after the other.
 
-    `examine` is how a candidate is verified.
+    `examine` is how a candidate is verified, `bench` gives what measures candidates for mode search.
     """
 
     def __init__(
-        self, store: Store, *, reporter: Reporter, examine: Callable[..., verify.Examination] = verify.examine
+        self,
+        store: Store,
+        *,
+        reporter: Reporter,
+        examine: Callable[..., verify.Examination] = verify.examine,
+        bench: Callable[..., AbstractContextManager[plan.Bench]] | None = None,
     ) -> None:
         self._store = store
         self._reporter = reporter
         self._examine = examine
+        self._bench = bench or bench_for
         self._memory = Memory(store)
         self.trouble = ""
         """What is wrong with the newest commit; then the last good one, if there is any, is planned for."""
@@ -180,8 +189,11 @@ class Planner:
         course.campaign = Campaign(
             profile_of(task), task.intents, task.policy, question.templates, past, key=task.key, desk=desk
         )
+        target = keys.target_of(task.node)
+        assert target is not None
         try:
-            proposal = course.campaign.propose()
+            with self._bench(task.policy, target, question.templates, self._reporter) as course.campaign.bench:
+                proposal = course.campaign.propose()
         except InputError as error:
             self._record(course)
             reason = "NothingLeft" if past.rejected() else "NoPlan"
@@ -369,6 +381,17 @@ def allowed_templates(policy: SchedulerPolicy, desired: Desired) -> tuple[Schedu
     allow = policy.spec.templates.allow
     found = all_templates(desired)
     return tuple(found[n] for n in sorted(found) if any(fnmatch.fnmatchcase(n, glob) for glob in allow))
+
+
+def bench_for(
+    policy: SchedulerPolicy, target: RevisionTarget, templates: Sequence[SchedulerTemplate], reporter: Reporter
+) -> Measuring:
+    """What measures for mode search: a guest of the first kernel the policy asks for, in the node's shape."""
+
+    def where() -> tuple[KernelImage, VmShape]:
+        return verification_kernels(policy, target.kernel_release)[0], VmShape.of_class(target.topology_class)
+
+    return Measuring(where, {t.name: t for t in templates}, policy, reporter)
 
 
 def verification_kernels(policy: SchedulerPolicy, node_release: str) -> tuple[KernelImage, ...]:

@@ -97,12 +97,12 @@ def _attempt(run: Run, kernel: KernelImage, record: Record, column: list[KernelC
 
 def _load(run: Run, kernel: KernelImage, guests: list[Guest], column: list[KernelColumn], outcome: Outcome) -> Bench:
     if kernel.has_sched_ext is False:
-        raise _without_sched_ext(kernel.release)
+        raise without_sched_ext(kernel.release)
     guest = boot(kernel.path, run.shape, reporter=run.reporter.step)
     guests.append(guest)
     facts = guest.facts
     if not facts.sched_ext:
-        raise _without_sched_ext(facts.release)
+        raise without_sched_ext(facts.release)
     if not facts.btf_digest:
         raise CouldNotTell(f"kernel {facts.release} has no BTF", remedy="take one built with CONFIG_DEBUG_INFO_BTF")
     column.append(
@@ -160,7 +160,8 @@ def _trial(run: Run, guest: Guest, spec: TrialSpec, outcome: Outcome) -> None:
     outcome.summary = trial.result.summary()
 
 
-def _without_sched_ext(release: str) -> ToolMissing:
+def without_sched_ext(release: str) -> ToolMissing:
+    """What to say of a kernel that no scheduler can be loaded into."""
     return ToolMissing(
         f"kernel {release} is built without sched_ext (CONFIG_SCHED_CLASS_EXT)", remedy="schedctl kernel pull newest"
     )

@@ -14,6 +14,7 @@ from tests import builders
 from tests.cli.conftest import POLICY
 from tests.cli.harness import T0 as START
 from tests.cli.harness import commit, run
+from tests.plan.search_case import need_optuna
 
 
 @pytest.fixture(autouse=True)
@@ -113,6 +114,22 @@ def test_plan_renders(repo, profile, no_repository_here):
     rendered = run("render", "-f", "-", stdin=planned.out.encode(), repo=repo)
     assert (rendered.code, rendered.err) == (0, "")
     assert 'SEC(".struct_ops' in rendered.out or "struct_ops" in rendered.out
+
+
+def test_plan_by_search_where_nothing_can_be_measured_is_by_rules_and_says_why(repo, profile, no_repository_here):
+    need_optuna()
+    (no_repository_here / "profile.json").write_text(json.dumps(profile.wire()), encoding="utf-8")
+    by_rules = run("plan", "-f", "profile.json", "--planner", "rules", "-o", "json", repo=repo)
+    searched = run(
+        "plan", "-f", "profile.json", "--planner", "search", "-o", "json", "--record", "bundle", repo=repo
+    )  # fmt: skip
+    assert searched.code == 0, searched.err
+    found, own = Proposal.model_validate_json(searched.out), Proposal.model_validate_json(by_rules.out)
+    assert found.planner.note.startswith("search gave no proposal: ")
+    assert builders.KERNEL.release in found.planner.note, "there is no image of it"
+    assert found.model_copy(update={"planner": own.planner}) == own
+    again = run("plan", "--replay", "bundle", "-o", "json", repo=repo)
+    assert again.out == searched.out
 
 
 def test_plan_uses_what_a_node_reported(reporting, profile):

@@ -15,10 +15,12 @@ from controller.api import Proposal
 from controller.errors import InputError
 from controller.plan import messages, rules, select
 from controller.plan.claude import asking
+from controller.plan.search import NO_BENCH
 from controller.plan.testing import MessagesServer, answer, cut, overloaded, rate_limited, refusal
 from controller.render import render
 from tests import builders
 from tests.plan import claude_case as case
+from tests.plan.search_case import need_optuna
 
 
 @pytest.fixture(autouse=True)
@@ -84,10 +86,14 @@ def test_claude_without_a_key_is_the_users_error() -> None:
     assert "planner.mode" in told.value.remedy
 
 
-def test_search_is_not_there_yet() -> None:
-    with pytest.raises(InputError, match="not available in this version") as told:
-        plan(mode="search")
-    assert "auto, rules or claude" in told.value.remedy
+def test_search_asks_no_model_and_without_a_bench_it_is_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    need_optuna()
+    with MessagesServer([]) as server:
+        with_key(monkeypatch, server.base_url)
+        proposal = plan(mode="search")
+    assert server.requests == []
+    assert proposal.planner.note == NO_BENCH
+    assert proposal.model_copy(update={"planner": by_rules().planner}) == by_rules()
 
 
 def test_a_budget_of_nothing_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,6 +43,10 @@ class GuestArms:
         self._detach()
         self.sizes = workloads.calibrate(guest, spec.workload)
 
+    def enter(self, arm: str, image: bytes) -> None:
+        """Have one more candidate as an arm; its name begins with `candidate`, and stays that of this object."""
+        self._images[arm] = image
+
     def sample(self, arm: str, work_seed: int, name_seed: int) -> Sample:
         """One run under `arm`. TrialRejected for what a candidate does; CouldNotTell and GuestError for all else."""
         try:
