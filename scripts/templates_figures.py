@@ -23,6 +23,7 @@ COMMANDS = {
     "templates": "python bench/templates.py",
     "families": "python bench/families.py",
     "batch": "python bench/batch.py",
+    "partition": "python bench/partition.py",
 }
 OLD = " †"
 """Behind a figure of an earlier version."""
@@ -76,6 +77,7 @@ def sections(results: Path) -> str:
         ("Where each family is best, and where it is worst", "templates", lambda: _extremes(everything)),
         ("Each family on each load", "templates", lambda: _tables(everything, found["templates"])),
         ("Eight batches with one long job", "batch", lambda: _batch(found["batch"])),
+        ("A reservation under attack", "partition", lambda: _reserved(found["partition"])),
         ("What they cost", "templates", lambda: _costs(found["templates"])),
         ("The verifier", "families", lambda: verifier(found["families"])),
     ]
@@ -204,6 +206,22 @@ def _batch_row(ratio: Sequence[float], rows: Sequence[Mapping[str, Any]]) -> lis
     bound = sum(row["bound_ratio"] for row in rows) / count
     return [shown, f"{bound:.3f}", f"{max(row['short_latest_ratio'] for row in rows):.3f}",
             min(row["blocks"] for row in rows)]  # fmt: skip
+
+
+def _reserved(document: Mapping[str, Any]) -> Iterator[str]:
+    yield (
+        "The class computes with one task a CPU, `others` with four times as many at 10,000 times its weight. *Kept*: "
+        "the class's share of the CPU time, of its reservation, with the t interval at 95 %; above 1 is what nobody "
+        "else took. *Whole CPUs*: the reservation is of those; *part of a CPU*: of less than one; *bound attackers*: "
+        "they are bound to the class's own CPUs, as its own tasks are.\n"
+    )
+    rows = [
+        [row["kernel"], row["cpus"], row["attack"], f"{row['reserve']:.0%}", interval(row["kept"]),
+         f"{row['kernels_own']:.1%}", len(row["shares"])]
+        for row in document["rows"].values()
+    ]  # fmt: skip
+    header = ["kernel", "CPUs", "attack", "reserved", "kept", "share under the kernel's own", "runs"]
+    yield table(header, rows)
 
 
 def _costs(document: Mapping[str, Any]) -> Iterator[str]:

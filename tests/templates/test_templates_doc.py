@@ -101,6 +101,23 @@ def test_a_promised_share_is_compared_with_what_the_class_got(tmp_path: Path):
         assert told[3] == met
 
 
+def test_a_reservation_is_held_by_the_worst_attack_and_only_when_all_were_measured(tmp_path: Path):
+    start = "partition: a reservation"
+    rows = {
+        f"{kernel}/{cpus}/{attack}": {"kernel": kernel, "cpus": cpus, "attack": attack, "reserve": 0.5,
+            "shares": [0.5] * 4, "kept": [1.0, 0.99, 1.01], "kernels_own": 0.333}
+        for kernel in (KERNEL, "6.16.3") for cpus in (2, 4) for attack in ("whole", "part", "bound")
+    }  # fmt: skip
+    page = templates_doc.document(_put(tmp_path, "partition", rows))
+    assert _promise(page, start)[3] == "yes"
+    assert f"| {KERNEL} | 2 | whole | 50% | 1.000 (0.990 to 1.010) | 33.3% | 4 |" in page
+    rows.pop(f"{KERNEL}/4/part")
+    told = _promise(templates_doc.document(_put(tmp_path, "partition", rows)), start)
+    assert told[2:] == [f"1.000 (0.990 to 1.010); whole, {KERNEL}, 2 CPUs; 1 of 12 attacks {NOT_MEASURED}", "–"]
+    rows["6.16.3/4/bound"]["kept"] = [0.97, 0.96, 0.98]
+    assert _promise(templates_doc.document(_put(tmp_path, "partition", rows)), start)[3] == "**no**"
+
+
 def test_a_figure_of_an_earlier_version_is_marked(tmp_path: Path):
     page = templates_doc.document(_put(tmp_path, "templates", _figure("locality", "pipe", 1.2, digest="other")))
     assert "| pipe | work | 1.200 (1.190 to 1.210) † |" in page
