@@ -32,6 +32,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from bench.kit.store import wilson  # noqa: E402
 from controller.api import Verdict  # noqa: E402
 from controller.errors import SchedctlError  # noqa: E402
 from controller.kernel import images  # noqa: E402
@@ -44,7 +45,6 @@ from tests.corpus.corpus import Case  # noqa: E402
 RESULTS = ROOT / "bench" / "results" / "mutation-score.json"
 CAUGHT_BAR = 0.98
 STATIC = ("lint", "build", "audit")
-Z95 = 1.959964
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,16 +72,6 @@ class Result:
         if self.verdict == "pass":
             return "missed"
         return "caught" if self.as_expected else "elsewhere"
-
-
-def wilson(hits: int, of: int) -> tuple[float, float]:
-    """The 95 % interval of a rate; (0, 1) of nothing."""
-    if of == 0:
-        return 0.0, 1.0
-    rate, z2 = hits / of, Z95 * Z95
-    middle = (rate + z2 / (2 * of)) / (1 + z2 / of)
-    half = Z95 * math.sqrt(rate * (1 - rate) / of + z2 / (4 * of * of)) / (1 + z2 / of)
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def verifier_digest() -> str:

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`make planner-doc`: writes docs/planner.md from the code's own definitions and from bench/results/planner.json.
+"""`make planner-doc`: writes docs/planner.md from the code's own definitions and from bench/results.
 
 What the roles are, how a model is chosen, what the prices are and what is checked before a request leaves is read from
-the modules that do it; bytes, costs, injections and harmful answers from the result of `bench/planner.py`. What was not
-measured is said to be so, in a section of its own. `--check` as for every page (doc_pages).
+the modules that do it; bytes, costs, injections and harmful answers from the result of `bench/planner.py`, how good the
+offline planners are from that of `bench/grid.py`. What was not measured is said to be so, in a section of its own.
+`--check` as for every page (doc_pages).
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from bench import grid
+from bench.kit.contenders import PLANNERS
+from bench.kit.scenarios import SCENARIOS
 from controller.plan import bridge, claude, drafting, ledger, payback, search, taint
 from controller.plan.claude import author, tiers
 from controller.plan.search import catalogue, course, pruning, space
@@ -23,6 +27,7 @@ from scripts.doc_pages import NOT_MEASURED, Page, read_document, table
 __all__ = ["COMMAND", "NOT_MEASURED", "document", "main"]
 
 COMMAND = "python bench/planner.py"
+GRID_COMMAND = "python bench/grid.py"
 
 UNKNOWN = """\
 ## What is not measured
@@ -38,7 +43,8 @@ UNKNOWN = """\
   ledger tell (`schedctl budget --calls -o wide`).
 - **What an author writes, and what that costs.** Its request holds header files and one of our templates, some 75 kB;
   how often a draft passes, and what a person then thinks of it, no authored answer can tell.
-- **The offline planners against a grid of scenarios**, search beside rules, is no part of this page.
+- **The offline planners on real nodes.** The twelve scenarios' profiles are authored, their loads are the trial's, in
+  guests of a few emulated CPUs; what a node's own load would say may differ.
 
 ## What is not there
 
@@ -59,6 +65,12 @@ def from_code() -> str:
     expressions = [
         [hole, f"`{entry.text}`", entry.why] for hole, entries in catalogue.CATALOGUE.items() for entry in entries
     ]
+    scenarios = [
+        [f"`{s.name}`", s.says, s.workload, f"`{s.trial.objective}`",
+         ", ".join(f"{want.intent.spec.objective.metric.value} ({want.weight})" for want in s.wants),
+         ", ".join(f"`{rail.key}` {rail.max_regression:.0%}" for rail in s.trial.guardrails)]
+        for s in SCENARIOS.values()
+    ]  # fmt: skip
     ladder = [[t.name, t.model, f"{t.good:g} of {t.good + t.bad:g}"] for t in tiers.TIERS]
     return f"""# Planning by models: what is asked, what it costs, what it cannot be talked into
 
@@ -125,6 +137,12 @@ Expressions, by hole:
 `spec.planner.search` of a policy has the candidates, the time, the seed and the workload (`schedctl explain
 policy.spec.planner.search`). It needs the extra `search` (optuna), which `make setup` installs.
 
+## The scenarios that the offline planners are measured in
+
+{_quoted((grid.__doc__ or "").partition("A row is")[0])}
+
+{table(["scenario", "what it is", "load", "metric", "intents (weight)", "may be worse by"], scenarios)}
+
 ## What a request may hold
 
 {_quoted(taint.__doc__)}
@@ -145,7 +163,7 @@ def _quoted(text: str | None) -> str:
 def _measured(results: Path) -> str:
     found = read_document(results / "planner.json")
     told = [*_sizes(found), *_cost(found), *_harm(found)] if found else [f"{NOT_MEASURED}: `{COMMAND}` measures it.\n"]
-    return "\n".join([*told, UNKNOWN])
+    return "\n".join([*told, *_grid(read_document(results / "grid.json")), UNKNOWN])
 
 
 def _sizes(found: dict[str, Any]) -> Iterable[str]:
@@ -204,6 +222,65 @@ def _harm(found: dict[str, Any]) -> Iterable[str]:
         f"**{harm['anything else']}** in anything else. The dearest took ${harm['most_usd_of_one']:.4f} of a budget of "
         f"${harm['budget_usd']:.2f}.\n"
     )
+
+
+def _grid(found: dict[str, Any]) -> Iterable[str]:
+    """Shares by planner, then every scenario; a row that is missing, or of another scenario or template, is said so."""
+    yield "## The offline planners against the kernel's own scheduler\n"
+    if not found.get("rows"):
+        yield f"{NOT_MEASURED}: `{GRID_COMMAND}` measures it.\n"
+        return
+    for where, by in found["shares"].items():
+        release, cpus = where.split("/")
+        missing = len(SCENARIOS) * len(PLANNERS) - sum(each["rows"] for each in by.values())
+        yield (
+            f"`{GRID_COMMAND}`, kernel {release}, {cpus} CPUs, guests of QEMU {found['qemu']} "
+            f"({found['accelerator']}) on a machine with {found['cpus']} CPUs, {found['measured'][:10]}."
+            f"{f' {missing} of the rows are {NOT_MEASURED}.' if missing else ''}\n"
+        )
+        rows = [[planner, *_share(by.get(planner))] for planner in PLANNERS]
+        aims = [f"{name} (aim: at least {aim:.0%})" for name, aim in grid.AIMS.items()]
+        yield table(["planner", "scenarios", *aims, "unclear", "worse", "kernel's own stayed"], rows) + "\n"
+        yield (
+            "Above 1 is better than the kernel's own scheduler, with the interval at 95 %. A cell ends with the "
+            "template; † is a figure of an earlier version of scenario or template.\n"
+        )
+        cells = [
+            [f"`{scenario}`", *(_outcome(found["rows"], where, scenario, planner) for planner in PLANNERS)]
+            for scenario in SCENARIOS
+        ]
+        yield table(["scenario", *PLANNERS], cells) + "\n"
+
+
+def _share(found: dict[str, Any] | None) -> list[object]:
+    if found is None:
+        return [NOT_MEASURED, *["–"] * 5]
+    told: list[object] = [f"{found['rows']} of {found['of']}"]
+    for name in grid.AIMS:
+        each = found[name]
+        low, high = each["interval95"]
+        met = "" if each["met"] is None else ", met" if each["met"] else ", **not met**"
+        told.append(f"{each['share']:.0%} ({low:.0%} to {high:.0%}){met}")
+    return [*told, found["counts"]["unclear"], found["counts"]["worse"], found["stays"]]
+
+
+def _outcome(rows: dict[str, Any], where: str, scenario: str, planner: str) -> str:
+    """One row in a cell."""
+    row = rows.get(f"{where}/{scenario}/{planner}")
+    if row is None:
+        return NOT_MEASURED
+    release, cpus = where.split("/")
+    job = grid.Job(release, int(cpus), SCENARIOS[scenario], planner)
+    old = "" if row["digest"] == job.digest else " †"
+    if row["stays"]:
+        return f"1, not worse: the kernel's own stays ({row['stays']}){old}"
+    template = row["proposal"]["template"]
+    if row["broke"]:
+        return f"**worse**: {row['broke']}; {template}{old}"
+    ratio, low, high = row["ratio"]
+    said = f"**{row['verdict']}**" if row["verdict"] == "worse" else row["verdict"]
+    why = f" ({', '.join(row['broken'])} is broken)" if row["broken"] else ""
+    return f"{ratio:.3f} ({low:.3f} to {high:.3f}) {said}{why}; {template}{old}"
 
 
 PAGE = Page("planner", from_code, _measured)

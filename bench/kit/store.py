@@ -16,6 +16,7 @@ from controller.kernel.images import KernelImage
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 CONFIDENCE = 0.95
+Z95 = 1.959964
 LEAST = 6
 """With fewer blocks there is no interval worth its name."""
 
@@ -74,6 +75,16 @@ class Elsewhere:
         times = os.times()
         ours = times.user + times.system + times.children_user + times.children_system
         return sum(fields) - fields[3] - fields[4], sum(fields), ours
+
+
+def wilson(hits: int, of: int) -> tuple[float, float]:
+    """The 95 % interval of a rate; (0, 1) of nothing."""
+    if of == 0:
+        return 0.0, 1.0
+    rate, z2 = hits / of, Z95 * Z95
+    middle = (rate + z2 / (2 * of)) / (1 + z2 / of)
+    half = Z95 * math.sqrt(rate * (1 - rate) / of + z2 / (4 * of * of)) / (1 + z2 / of)
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def ratios(blocks: Blocks) -> dict[str, list[float]]:
