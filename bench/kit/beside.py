@@ -13,14 +13,13 @@ from typing import Self
 
 from bench.kit.scenarios import templates
 from bench.kit.store import Blocks
-from controller import verify
-from controller.api import Proposal, Verdict
-from controller.errors import CouldNotTell, GuestError
+from controller.api import Proposal
+from controller.errors import GuestError
 from controller.kernel import microvm
 from controller.kernel.images import KernelImage
 from controller.kernel.microvm import Guest, GuestHung
 from controller.kernel.vmshape import VmShape
-from controller.reconcile.measuring import ATTEMPTS, STATIC
+from controller.reconcile.measuring import ATTEMPTS, Refused, built
 from controller.verify.columns import without_sched_ext
 from controller.verify.trial import TrialRejected, TrialSpec, design, workloads
 from controller.verify.trial.arms import GuestArms
@@ -31,18 +30,6 @@ _BEFORE_IT_RUNS = ("trial/load", "trial/attach")
 
 class Stays(Exception):
     """The proposal comes to no node, so the kernel's own scheduler stays. The text is why."""
-
-
-def built(proposal: Proposal) -> bytes:
-    """Its object. Stays when a stage before the kernel refuses it, CouldNotTell when that cannot be told."""
-    candidate = verify.Candidate.from_proposal(proposal, templates()[proposal.template])
-    made = verify.examine(candidate, stages=STATIC)
-    failed = next((s for s in made.passport.stages if s.verdict in (Verdict.REJECTED, Verdict.ERROR)), None)
-    if failed is not None and failed.verdict is Verdict.REJECTED:
-        raise Stays(f"{failed.stage}: {failed.summary}")
-    if failed is not None or made.object is None:
-        raise CouldNotTell(failed.summary if failed is not None else "the build gave no object")
-    return made.object
 
 
 class Beside:
@@ -71,7 +58,10 @@ class Beside:
 
         About 3 s a block. Raises as the module says.
         """
-        image = built(proposal)
+        try:
+            image = built(proposal, templates()[proposal.template])
+        except Refused as refused:
+            raise Stays(str(refused)) from refused
         found: Blocks = {}
         arm = f"{CANDIDATE}-{proposal.substance()[-16:]}"
         for index, order in enumerate(design.blocks((CANDIDATE, BASELINE), count, self._spec.seed)):

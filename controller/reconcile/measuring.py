@@ -24,16 +24,31 @@ from controller.kernel import microvm
 from controller.kernel.images import KernelImage
 from controller.kernel.microvm import EmulatorFault, Guest, GuestHung, VmShape
 from controller.plan.search.measure import MAX_WHY, Block, Failure
+from controller.reconcile.drafts import STATIC
 from controller.verify.columns import without_sched_ext
 from controller.verify.trial import TrialRejected
 
 if TYPE_CHECKING:
     from controller.verify.trial.arms import GuestArms
 
-STATIC = ("schema", "render", "lint", "build", "audit")
 ATTEMPTS = 3
 """How often a block is begun anew when the emulator breaks, or the guest hangs or dies."""
 _BOOT_S = 90.0
+
+
+class Refused(Exception):
+    """A stage before the kernel refuses the proposal. The text is the stage and why."""
+
+
+def built(proposal: Proposal, template: SchedulerTemplate) -> bytes:
+    """The proposal's object. Refused by a stage that needs no kernel; CouldNotTell when that cannot be told here."""
+    made = verify.examine(verify.Candidate.from_proposal(proposal, template), stages=STATIC)
+    failed = next((s for s in made.passport.stages if s.verdict in (Verdict.REJECTED, Verdict.ERROR)), None)
+    if failed is not None and failed.verdict is Verdict.REJECTED:
+        raise Refused(f"{failed.stage}: {failed.summary}")
+    if failed is not None or made.object is None:
+        raise CouldNotTell(failed.summary if failed is not None else "the build gave no object")
+    return made.object
 
 
 class _Bad(Exception):
@@ -146,15 +161,12 @@ class Measuring:
         if known is not None:
             return known
         self._in_time()
-        template = self._templates[proposal.template]
-        made = verify.examine(verify.Candidate.from_proposal(proposal, template), stages=STATIC)
-        failed = next((s for s in made.passport.stages if s.verdict in (Verdict.REJECTED, Verdict.ERROR)), None)
-        if failed is not None and failed.verdict is Verdict.REJECTED:
-            raise _Bad(which, f"{failed.stage}: {failed.summary}")
-        if failed is not None or made.object is None:
-            raise CouldNotTell(failed.summary if failed is not None else "the build gave no object")
-        self._objects[self._arm(proposal)] = made.object
-        return made.object
+        try:
+            image = built(proposal, self._templates[proposal.template])
+        except Refused as refused:
+            raise _Bad(which, str(refused)) from refused
+        self._objects[self._arm(proposal)] = image
+        return image
 
     def _ready(self, objects: Mapping[str, bytes]) -> GuestArms:
         """A guest with the proposals as its arms, warmed up under the kernel's own scheduler."""
