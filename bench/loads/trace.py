@@ -17,6 +17,7 @@ import contextlib
 import os
 import re
 import struct
+import subprocess
 import threading
 import time
 from collections import Counter
@@ -70,9 +71,16 @@ class Recording:
     lost: int = 0
 
 
+def mount() -> None:
+    """Mount tracefs in its usual place unless it is there: without systemd it is only where somebody asked."""
+    if not (TRACING / "instances").is_dir():
+        subprocess.run(["mount", "-t", "tracefs", "tracefs", TRACING], check=False)
+
+
 @contextlib.contextmanager
 def recorded(names: Sequence[str]) -> Iterator[Recording]:
     """Record these events of `sched` on all CPUs while this is open, to be read then. SystemExit without tracefs."""
+    mount()
     instance = TRACING / "instances" / f"schedctl-bench-{os.getpid()}"
     try:
         instance.mkdir()

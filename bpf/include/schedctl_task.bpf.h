@@ -167,6 +167,18 @@ struct {
 	__type(value, struct schedctl_heartbeat);
 } schedctl_heartbeat SEC(".maps");
 
+/*
+ * A new record for the task; NULL when there is no memory. The first attempt also fails while the kernel takes the task's
+ * record of the scheduler before this one away, which it does some time after that has left (bpf_local_storage_update
+ * answers EAGAIN; seen on 6.16.3, once in some thousand replacements); by the second it is away.
+ */
+static __in_line struct schedctl_task *new_task_record(struct task_struct *p)
+{
+	struct schedctl_task *t = bpf_task_storage_get(&schedctl_tasks, p, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
+
+	return t ?: bpf_task_storage_get(&schedctl_tasks, p, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
+}
+
 /* The task's record; NULL only for a task that init_task has not seen. */
 static __in_line struct schedctl_task *task_record(struct task_struct *p)
 {

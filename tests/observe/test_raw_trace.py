@@ -21,8 +21,9 @@ NAME = b"raw-trace-waker"
 
 @pytest.fixture(autouse=True, scope="module")
 def _tracefs():
+    trace.mount()
     if not (trace.TRACING / "instances").is_dir():
-        missing("tracefs, and the right to use it", "mount -t tracefs tracefs /sys/kernel/tracing, as root")
+        missing("tracefs, and the right to use it", "run as root, on a kernel with CONFIG_FTRACE")
 
 
 def test_events_are_whole_in_order_and_of_the_clock_that_the_probes_use():

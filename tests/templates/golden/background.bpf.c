@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * schedctl_6238afd93c36, from template background.
+ * schedctl_7739bfed49e7, from template background.
  *
  * Tasks of background classes get the CPUs that nobody else wants, and give them back at once when somebody does; so
  * that none of them waits for ever, each CPU saves up a small part of its time for them. All other classes share the
@@ -240,9 +240,7 @@ void BPF_STRUCT_OPS(bgnd_cpu_release, s32 cpu, struct scx_cpu_release_args *args
 
 s32 BPF_STRUCT_OPS(bgnd_init_task, struct task_struct *p, struct scx_init_task_args *args)
 {
-	struct schedctl_task *t = bpf_task_storage_get(&schedctl_tasks, p, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
-
-	return t ? 0 : -ENOMEM;
+	return new_task_record(p) ? 0 : -ENOMEM;
 }
 
 void BPF_STRUCT_OPS(bgnd_enable, struct task_struct *p)
@@ -293,5 +291,5 @@ struct sched_ext_ops bgnd_ops = {
 	.init = (void *)bgnd_init,
 	.exit = (void *)bgnd_exit,
 	.timeout_ms = 5000,
-	.name = "schedctl_6238afd93c36",
+	.name = "schedctl_7739bfed49e7",
 };

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * schedctl_24cff6def637, from template batch-order.
+ * schedctl_859aaa3fc5bc, from template batch-order.
  *
  * The tasks of all batch classes wait in one queue, the longest job first, so that it does not end long after the
  * others; one that has waited for `ageing` goes before any that comes later. Each other class has a queue shared by
@@ -185,9 +185,7 @@ void BPF_STRUCT_OPS(border_cpu_release, s32 cpu, struct scx_cpu_release_args *ar
 
 s32 BPF_STRUCT_OPS(border_init_task, struct task_struct *p, struct scx_init_task_args *args)
 {
-	struct schedctl_task *t = bpf_task_storage_get(&schedctl_tasks, p, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
-
-	return t ? 0 : -ENOMEM;
+	return new_task_record(p) ? 0 : -ENOMEM;
 }
 
 void BPF_STRUCT_OPS(border_enable, struct task_struct *p)
@@ -236,5 +234,5 @@ struct sched_ext_ops border_ops = {
 	.init = (void *)border_init,
 	.exit = (void *)border_exit,
 	.timeout_ms = 5000,
-	.name = "schedctl_24cff6def637",
+	.name = "schedctl_859aaa3fc5bc",
 };

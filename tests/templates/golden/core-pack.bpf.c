@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * schedctl_22ae1800d749, from template core-pack.
+ * schedctl_4e1dc65ba691, from template core-pack.
  *
  * Knows of cores. Tasks of spread classes get a core of their own while there is one; all others are packed: beside a
  * busy hyper-thread first, then on the CPU of the lowest number, so that whole cores stay free or asleep. CPU time is
@@ -182,9 +182,7 @@ void BPF_STRUCT_OPS(cpack_cpu_release, s32 cpu, struct scx_cpu_release_args *arg
 
 s32 BPF_STRUCT_OPS(cpack_init_task, struct task_struct *p, struct scx_init_task_args *args)
 {
-	struct schedctl_task *t = bpf_task_storage_get(&schedctl_tasks, p, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
-
-	return t ? 0 : -ENOMEM;
+	return new_task_record(p) ? 0 : -ENOMEM;
 }
 
 void BPF_STRUCT_OPS(cpack_enable, struct task_struct *p)
@@ -233,5 +231,5 @@ struct sched_ext_ops cpack_ops = {
 	.init = (void *)cpack_init,
 	.exit = (void *)cpack_exit,
 	.timeout_ms = 5000,
-	.name = "schedctl_22ae1800d749",
+	.name = "schedctl_4e1dc65ba691",
 };

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * schedctl_5b6a0d020dba, from template latency-first.
+ * schedctl_9d947207d39c, from template latency-first.
  *
  * Tasks of the latency classes go first, in order of deadline, and take a CPU from another task when none is idle. Each
  * CPU pays for that from a budget; when it is used up, the fair queues of the other classes go first until it has
@@ -260,9 +260,7 @@ void BPF_STRUCT_OPS(lfirst_cpu_release, s32 cpu, struct scx_cpu_release_args *ar
 
 s32 BPF_STRUCT_OPS(lfirst_init_task, struct task_struct *p, struct scx_init_task_args *args)
 {
-	struct schedctl_task *t = bpf_task_storage_get(&schedctl_tasks, p, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
-
-	return t ? 0 : -ENOMEM;
+	return new_task_record(p) ? 0 : -ENOMEM;
 }
 
 void BPF_STRUCT_OPS(lfirst_enable, struct task_struct *p)
@@ -313,5 +311,5 @@ struct sched_ext_ops lfirst_ops = {
 	.init = (void *)lfirst_init,
 	.exit = (void *)lfirst_exit,
 	.timeout_ms = 5000,
-	.name = "schedctl_5b6a0d020dba",
+	.name = "schedctl_9d947207d39c",
 };

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * schedctl_fad7f34446ee, from template locality.
+ * schedctl_0b357f618482, from template locality.
  *
  * Each CPU has a queue of its own, and a task goes back to the one it ran on, where its data is. A CPU without work takes
  * from the others, its neighbours first; one whose queue is shorter than another's takes a task from it now and then, so
@@ -265,9 +265,7 @@ void BPF_STRUCT_OPS(local_cpu_release, s32 cpu, struct scx_cpu_release_args *arg
 
 s32 BPF_STRUCT_OPS(local_init_task, struct task_struct *p, struct scx_init_task_args *args)
 {
-	struct schedctl_task *t = bpf_task_storage_get(&schedctl_tasks, p, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
-
-	return t ? 0 : -ENOMEM;
+	return new_task_record(p) ? 0 : -ENOMEM;
 }
 
 void BPF_STRUCT_OPS(local_enable, struct task_struct *p)
@@ -324,5 +322,5 @@ struct sched_ext_ops local_ops = {
 	.init = (void *)local_init,
 	.exit = (void *)local_exit,
 	.timeout_ms = 5000,
-	.name = "schedctl_fad7f34446ee",
+	.name = "schedctl_0b357f618482",
 };

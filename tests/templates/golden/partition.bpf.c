@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * schedctl_9b5db3fa6da4, from template partition.
+ * schedctl_f94e9dbf12f4, from template partition.
  *
  * Classes reserve parts of the CPUs. What makes whole CPUs is theirs: there they go first, others borrow what they leave
  * idle, and give it back when the owner's task wakes. What is left of a reservation is time on the CPUs that nobody owns,
@@ -187,9 +187,7 @@ void BPF_STRUCT_OPS(part_cpu_release, s32 cpu, struct scx_cpu_release_args *args
 
 s32 BPF_STRUCT_OPS(part_init_task, struct task_struct *p, struct scx_init_task_args *args)
 {
-	struct schedctl_task *t = bpf_task_storage_get(&schedctl_tasks, p, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
-
-	return t ? 0 : -ENOMEM;
+	return new_task_record(p) ? 0 : -ENOMEM;
 }
 
 void BPF_STRUCT_OPS(part_enable, struct task_struct *p)
@@ -244,5 +242,5 @@ struct sched_ext_ops part_ops = {
 	.init = (void *)part_init,
 	.exit = (void *)part_exit,
 	.timeout_ms = 5000,
-	.name = "schedctl_9b5db3fa6da4",
+	.name = "schedctl_f94e9dbf12f4",
 };

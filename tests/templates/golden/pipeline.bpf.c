@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * schedctl_b3ea548b7733, from template pipeline.
+ * schedctl_ff17a290efde, from template pipeline.
  *
  * Wake chains stay together: when a task of a chained class wakes another of its class and is about to sleep, the other
  * runs next on the same CPU, where what it was handed is still in the cache, unless somebody who waits needs the CPU more.
@@ -183,9 +183,7 @@ void BPF_STRUCT_OPS(pipe_cpu_release, s32 cpu, struct scx_cpu_release_args *args
 
 s32 BPF_STRUCT_OPS(pipe_init_task, struct task_struct *p, struct scx_init_task_args *args)
 {
-	struct schedctl_task *t = bpf_task_storage_get(&schedctl_tasks, p, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
-
-	return t ? 0 : -ENOMEM;
+	return new_task_record(p) ? 0 : -ENOMEM;
 }
 
 void BPF_STRUCT_OPS(pipe_enable, struct task_struct *p)
@@ -234,5 +232,5 @@ struct sched_ext_ops pipe_ops = {
 	.init = (void *)pipe_init,
 	.exit = (void *)pipe_exit,
 	.timeout_ms = 5000,
-	.name = "schedctl_b3ea548b7733",
+	.name = "schedctl_ff17a290efde",
 };

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * schedctl_9ed26fe12974, from template throughput.
+ * schedctl_f10b7cbe62ad, from template throughput.
  *
  * Few switches. A task runs as long as its round allows: the fewer wait beside it, the longer, so that caches stay warm
  * and nobody waits longer than a round. CPU time is shared between classes by weight, and by nice value inside one; a
@@ -144,9 +144,7 @@ void BPF_STRUCT_OPS(tput_cpu_release, s32 cpu, struct scx_cpu_release_args *args
 
 s32 BPF_STRUCT_OPS(tput_init_task, struct task_struct *p, struct scx_init_task_args *args)
 {
-	struct schedctl_task *t = bpf_task_storage_get(&schedctl_tasks, p, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
-
-	return t ? 0 : -ENOMEM;
+	return new_task_record(p) ? 0 : -ENOMEM;
 }
 
 void BPF_STRUCT_OPS(tput_enable, struct task_struct *p)
@@ -195,5 +193,5 @@ struct sched_ext_ops tput_ops = {
 	.init = (void *)tput_init,
 	.exit = (void *)tput_exit,
 	.timeout_ms = 5000,
-	.name = "schedctl_9ed26fe12974",
+	.name = "schedctl_f10b7cbe62ad",
 };

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * schedctl_5829d1ca3d44, from template weighted-fair.
+ * schedctl_760c0704b004, from template weighted-fair.
  *
  * Each class of tasks has a queue. CPU time is shared between the classes by weight and between the tasks of one class
  * by nice value. A task that wakes takes an idle CPU when there is one and waits in its class's queue otherwise.
@@ -137,9 +137,7 @@ void BPF_STRUCT_OPS(wfair_cpu_release, s32 cpu, struct scx_cpu_release_args *arg
 
 s32 BPF_STRUCT_OPS(wfair_init_task, struct task_struct *p, struct scx_init_task_args *args)
 {
-	struct schedctl_task *t = bpf_task_storage_get(&schedctl_tasks, p, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
-
-	return t ? 0 : -ENOMEM;
+	return new_task_record(p) ? 0 : -ENOMEM;
 }
 
 void BPF_STRUCT_OPS(wfair_enable, struct task_struct *p)
@@ -188,5 +186,5 @@ struct sched_ext_ops wfair_ops = {
 	.init = (void *)wfair_init,
 	.exit = (void *)wfair_exit,
 	.timeout_ms = 5000,
-	.name = "schedctl_5829d1ca3d44",
+	.name = "schedctl_760c0704b004",
 };
