@@ -8,11 +8,15 @@ A thread is one of these:
 - paired: a wake chain. Two threads of the workloads that wake one another hand each other the turn: each locks,
   signals, waits and unlocks (rt-app's `sync`). The thread that signals holds the lock until it waits, so no wakeup can
   be lost; with `suspend` and `resume` one that comes before its thread sleeps is, and a chain of them stands still.
+  Of such a pair one always sleeps. So of a workload that wakes itself as many pairs are made as were asleep, by what it
+  ran and slept (how long it waited for a CPU is the scheduler's), and the rest are hogs. Where hardly one was, as
+  of two programs with a pipe between them that holds much, both run their turns and then wait for one another.
 - hog: runs without sleeping, for as long as the original ran or waited for a CPU.
 - crowd: one of those that come and go: waits for its moment and for one of as many locks as tasks wanted a CPU at a
   time, takes its turns, ends. Without the locks a make of two jobs would be two hundred threads that each start when
-  their time comes, and long turns would be cut by all that have piled up behind them. rt-app 1.0 cannot fork, so all
-  are made at the start: about as many in the window, but not spread over it.
+  their time comes, and long turns would be cut by all that have piled up behind them. Unless every CPU is wanted, the
+  lock is given back before the last sleep: a compiler's driver sleeps while the compiler runs. rt-app 1.0 cannot fork,
+  so all are made at the start: about as many in the window, but not spread over it.
 - idle: takes one turn at some moment.
 
 The amount of work is fixed (loops, no duration), so a scheduler can only change how long it takes, as a trial needs it;
@@ -41,6 +45,9 @@ MAX_THREADS = 512
 _OVERHEAD_NS = 6_000
 """What waking, rt-app's clocks and records and going to sleep take of a turn besides the work."""
 
+_HANDED_NS = 3_000
+"""The same where no timer is set and a partner wakes it."""
+
 _HAND_OVER_NS = 10_000
 """From a signal to the partner's run, on an idle CPU."""
 
@@ -53,6 +60,9 @@ _VALUES = 32
 """Different turns of a clocked thread, and of all a paired thread's phases."""
 
 _BOTH_WAYS = 0.25
+_OVERLAP = 0.1
+"""Threads that wake one another but sleep less than this part of the time work at the same time."""
+
 _CHUNK_NS = 10_000_000
 _CLOSING = {"loop": 20, "sleep": 5000}
 _NAP_NS = 500_000
@@ -139,10 +149,12 @@ class _Writer:
         """Work for as long as they wanted a CPU: what they were kept from doing they will do where there is room."""
         threads = self._count(load.steady)
         each_ns = load.demand * self._seconds * 1e9 / threads
-        chunks = max(round(each_ns / _CHUNK_NS), 1)
-        each = each_ns / chunks
         for _ in range(threads):
-            self._add(load, {"phases": {"run": {"loop": chunks, "run": _us(each)}}})
+            self._hog(load, each_ns)
+
+    def _hog(self, load: Load, work_ns: float) -> None:
+        chunks = max(round(work_ns / _CHUNK_NS), 1)
+        self._add(load, {"phases": {"run": {"loop": chunks, "run": _us(work_ns / chunks)}}})
 
     def _crowd(self, load: Load) -> None:
         """Those that come and go, and the few that stay, which take as many turns as each of the others.
@@ -167,15 +179,18 @@ class _Writer:
         pauses = load.pauses(threads * turns, self._chance, skip=2 / (2 + sleeps))
         for number in range(threads):
             phases: dict[str, Any] = {}
+            mine = drawn[number * turns : (number + 1) * turns]
+            if lanes:  # without a lock in the last one, so that is the shortest
+                mine.append(mine.pop(mine.index(min(mine))))
             for turn in range(turns):
                 at = number * turns + turn
-                phases[f"t{turn}"] = _turn(drawn[at] * factor)
+                phases[f"t{turn}"] = _turn(mine[turn] * factor)
                 if turn < sleeps or loop > 1:
                     phases[f"t{turn}"]["sleep"] = _us(pauses[at] - _SLACK_NS)
             if lanes:  # the one with the least to do, so that none ends early and leaves its CPU idle
                 lane = lanes.index(min(lanes))
-                lanes[lane] += loop * sum(drawn[number * turns : (number + 1) * turns])
-                _hold(phases, f"{load.base}.{lane}")
+                lanes[lane] += loop * sum(mine)
+                _hold(phases, f"{load.base}.{lane}", to_the_end=self._saturated)
             # Where every CPU is wanted all the time, the locks alone say whose moment it is: they are woken by tasks.
             delay = {} if lanes and self._saturated else {"delay": _us(number / threads * self._seconds * 1e9)}
             self._add(load, {"loop": loop, **delay, "phases": phases})
@@ -220,8 +235,11 @@ class _Writer:
                     continue
                 if rate < 1 or rate < 0.05 * min(load.wakes, peer.wakes):
                     continue
-                pairs = min(_threads_for(load, waker), _threads_for(peer, load.name))
-                pairs = self._count(max(math.ceil(pairs / 2) if peer is load else pairs, 1))
+                if peer is load:
+                    used[load.name] = used.get(load.name, 0) + self._within(load, 2 * rate)
+                    handed[load.name] = handed.get(load.name, 0.0) + 2 * rate
+                    continue
+                pairs = self._count(min(_threads_for(load, waker), _threads_for(peer, load.name)))
                 for number in range(pairs):
                     self._pair(load, peer, rate / pairs, f"{load.base}.{peer.base}.{number}")
                 for one in (load, peer):
@@ -229,7 +247,27 @@ class _Writer:
                     handed[one.name] = handed.get(one.name, 0.0) + rate
         return used, handed
 
-    def _pair(self, one: Load, other: Load, rate: float, ref: str) -> None:
+    def _within(self, load: Load, wakes: float) -> int:
+        """Writes the threads of one workload that wake one another, `wakes` times a second in all; how many."""
+        threads = self._count(_threads_for(load, load.name))
+        overlap = threads > 1 and load.asleep < _OVERLAP
+        asleep = threads if overlap else math.ceil(threads * load.asleep)
+        pairs = max(min(asleep, threads // 2), 1)
+        got = load.cpu / load.demand if load.demand else 1.0
+        awake = max(threads - 2 * pairs, 0)
+        for _ in range(awake):
+            self._hog(load, got * self._seconds * 1e9)
+        part = max(1 - awake * got / load.cpu, 0.0) if load.cpu else 1.0
+        for number in range(pairs):
+            ref = f"{load.base}.{load.base}.{number}"
+            if overlap:
+                self._meet(load, wakes / pairs, ref, part)
+            else:
+                self._pair(load, load, wakes / 2 / pairs, ref, part)
+        return 2 * pairs + awake
+
+    def _pair(self, one: Load, other: Load, rate: float, ref: str, part: float = 1.0) -> None:
+        """Two threads that hand each other the turn; a round, of which there are `rate` a second, wakes each once."""
         rounds = max(round(rate * self._seconds), 1)
         values = min(_VALUES, rounds)
         loop = max(round(rounds / values), 1)
@@ -240,14 +278,29 @@ class _Writer:
         for load, naps in ((slow, True), (quick, False)):
             phases: dict[str, Any] = {}
             owed = 0.0
-            for n, turn in enumerate(load.turns(values, self._chance)):
-                phases[f"t{n}"] = {"loop": loop, **_turn(turn), **_hand_over(ref)}
+            for n, turn in enumerate(load.handed(values, self._chance)):
+                phases[f"t{n}"] = {"loop": loop, **_turn(turn * part, _HANDED_NS), **_hand_over(ref)}
                 owed += spare
                 if naps and owed >= _NAP_NS:
                     phases[f"n{n}"] = {"loop": 1, "sleep": _us(owed)}
                     owed = 0.0
             phases["close"] = {**_CLOSING, "lock": ref, "broad": ref, "unlock": ref}
             self._add(load, {"loop": 1, "phases": phases})
+
+    def _meet(self, load: Load, rate: float, ref: str, part: float) -> None:
+        """Two threads whose turns are alike; after each, of which there are `rate` a second, one sleeps till both did.
+
+        So a turn of the workload's, from one sleep to the next, is done by both. Each barrier has a name of its own,
+        since rt-app waits for as many threads as name it.
+        """
+        rounds = max(round(rate * self._seconds), 1)
+        values = min(_VALUES, rounds)
+        phases = {
+            f"t{n}": {**_turn(turn * part / 2, _HANDED_NS), "barrier": f"{ref}.{n}"}
+            for n, turn in enumerate(load.handed(values, self._chance))
+        }
+        for _ in range(2):
+            self._add(load, {"loop": max(round(rounds / values), 1), "phases": phases})
 
     # ---- names and numbers ----
 
@@ -270,16 +323,21 @@ def _hand_over(ref: str) -> dict[str, Any]:
     return {"lock": ref, "sync": {"ref": ref, "mutex": ref}, "unlock": ref}
 
 
-def _hold(phases: dict[str, Any], lock: str) -> None:
-    """The lock is taken before the first of the phases and given back after the last."""
-    first, *_, last = phases if len(phases) > 1 else [*phases, *phases]
-    phases[first] = {"lock": lock, **phases[first]}
-    phases[last] = {**phases[last], "unlock": lock}
+def _hold(phases: dict[str, Any], lock: str, *, to_the_end: bool) -> None:
+    """The lock is taken before the first turn, and given back before the last sleep or after all.
+
+    Where every CPU is wanted, one who goes on without it would cut the turns of those who have it.
+    """
+    names = list(phases)
+    phases[names[0]] = {"lock": lock, **phases[names[0]]}
+    last = names[-1] if to_the_end else [name for name in names if "sleep" in phases[name]][-1]
+    nap = {} if to_the_end else {"sleep": phases[last].pop("sleep")}
+    phases[last] = {**phases[last], "unlock": lock, **nap}
 
 
-def _turn(ns: float) -> dict[str, int]:
+def _turn(ns: float, overhead_ns: float = _OVERHEAD_NS) -> dict[str, int]:
     """The work of a turn: what is left of it after waking and going to sleep."""
-    work = round((ns - _OVERHEAD_NS) / 1000)
+    work = round((ns - overhead_ns) / 1000)
     return {"run": work} if work > 0 else {}
 
 

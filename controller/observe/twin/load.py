@@ -2,7 +2,8 @@
 """A workload reduced to what a twin of it needs: how many tasks, what they run and sleep, and who wakes whom.
 
 What a task runs between two sleeps is a turn. The histogram of bursts is that of turns where nothing preempts; where
-bursts were cut by preemption, a turn is a sum of a geometric number of bursts, whose mean the counts of switches give.
+bursts were cut by preemption, a turn is a sum of bursts, after each of which comes another if it was cut; that is the
+likelier the longer it is, at a rate which the counts of switches give.
 Draws are taken at equal steps of the distribution and then shuffled, so that few of them have its shape, and are scaled
 to its mean, so that the CPU time comes out right.
 
@@ -41,6 +42,9 @@ SATURATED = 0.85
 _PREEMPTED, _MANY = 0.05, 20
 """From how many preemptions a turn on it counts as cut, and of how many pieces on only their number matters."""
 
+_LONGEST, _TRIED, _HALVINGS = 1000, 200, 60
+"""Times the mean that a turn is at most; bursts that the rate of preemption is found from, and steps to it."""
+
 
 @dataclass(frozen=True)
 class Load:
@@ -50,6 +54,7 @@ class Load:
     `active` of the steady ones take turns all the time, `abreast` of the crowd want a CPU at a time. `chained` names
     who wakes it: workload → wakeups a second, itself among them; the rest of its wakeups come from timers. `cpu` are
     the CPUs that it used, `demand` those that it would have used if nobody had held it up: its waits included.
+    `asleep` is the part of the time that it slept, its waits left out; 1 where sleeps were not measured.
     """
 
     name: str
@@ -66,6 +71,7 @@ class Load:
     latency_ns: float
     nice: int = 0
     hog: bool = False
+    asleep: float = 1.0
     chained: Mapping[str, float] = field(default_factory=dict)
     burst: Histogram | None = None
     sleep: Histogram | None = None
@@ -81,6 +87,10 @@ class Load:
         chance.shuffle(kept)
         return scaled(kept, self.turn_ns)
 
+    def handed(self, count: int, chance: random.Random) -> list[float]:
+        """`count` turns in nanoseconds of the shape of bursts: where tasks wake one another those cut them, as here."""
+        return scaled(draws(self.burst, count, chance) or [1.0] * count, self.turn_ns)
+
     def sleeps(self, count: int, mean_ns: float, chance: random.Random) -> list[float]:
         """`count` sleeps in nanoseconds of the measured shape, or all alike where none was, with the mean given."""
         drawn = draws(self.sleep, count, chance)
@@ -93,17 +103,32 @@ class Load:
         return drawn
 
     def _drawn(self, count: int, chance: random.Random) -> list[float]:
-        if self.pieces <= 1 + _PREEMPTED:
-            return draws(self.burst, count, chance)
         if self.pieces > _MANY:  # a geometric number of pieces, each small beside the sum: exponential
             return [chance.expovariate(1 / max(self.turn_ns, 1)) for _ in range(count)]
-        return [self._sum(chance) for _ in range(count)]
+        if self.pieces <= 1 + _PREEMPTED or self.burst is None or not self.burst.count:
+            return draws(self.burst, count, chance)
+        hazard = self._hazard(chance)
+        return [self._sum(hazard, chance) for _ in range(count)]
 
-    def _sum(self, chance: random.Random) -> float:
-        pieces = 1
-        while chance.random() > 1 / self.pieces:
-            pieces += 1
-        return sum(draws(self.burst, pieces, chance)) or self.turn_ns
+    def _sum(self, hazard: float, chance: random.Random) -> float:
+        """One turn: bursts, after each of which another follows with the chance that it was cut off by then."""
+        total = 0.0
+        while total <= _LONGEST * self.turn_ns:
+            (piece,) = draws(self.burst, 1, chance)
+            total += piece
+            if chance.random() < math.exp(-hazard * piece):
+                break
+        return total
+
+    def _hazard(self, chance: random.Random) -> float:
+        """Preemptions in a nanosecond of running: with it as many of the bursts end in one as did."""
+        bursts = draws(self.burst, _TRIED, chance)
+        low, high = 0.0, 1.0
+        for _ in range(_HALVINGS):
+            hazard = (low + high) / 2
+            cut = sum(1 - math.exp(-hazard * burst) for burst in bursts) / len(bursts)
+            low, high = (low, hazard) if cut > 1 - 1 / self.pieces else (hazard, high)
+        return low
 
 
 def draws(histogram: Histogram | None, count: int, chance: random.Random) -> list[float]:
@@ -166,10 +191,11 @@ def _load(stats: WorkloadStats, base: str, profile: WorkloadProfile, twinned: se
     latency = _mean(stats.wakeup_latency) or 0.0
     hog = not come_and_go and sleeps < steady
     nap = _mean(stats.sleep) if stats.sleep is not None and stats.sleep.count >= FEW else None
-    active = steady
+    active, asleep = steady, 1.0
     if nap is not None and stats.sleep is not None and not hog:
         waited = stats.wait_ns if stats.wait_ns is not None else latency * (stats.wakeups or sleeps)
         active = min(max(round((stats.cpu_ns + waited + stats.sleep.total_ns) / profile.window_ns), 1), steady)
+        asleep = stats.sleep.total_ns / max(stats.sleep.total_ns + stats.cpu_ns, 1)
     preempted = stats.involuntary_switches or 0
     return Load(
         name=stats.name,
@@ -186,6 +212,7 @@ def _load(stats: WorkloadStats, base: str, profile: WorkloadProfile, twinned: se
         latency_ns=latency,
         nice=_nice(stats),
         hog=hog,
+        asleep=asleep,
         chained=_chained(stats, profile, twinned, wakes * factor, factor / seconds, active),
         burst=stats.burst,
         sleep=stats.sleep,

@@ -113,7 +113,7 @@ def _life_us(task: dict[str, Any]) -> float:
     """How long a thread lives once it has begun, if nothing holds it up; one of a pair lives as long as its partner."""
     life = 0
     for phase in task["phases"].values():
-        if "sync" in phase:
+        if "sync" in phase or "barrier" in phase:
             return math.inf
         once = phase["timer"]["period"] if "timer" in phase else phase.get("run", 0) + phase.get("sleep", 0)
         life += int(phase.get("loop", 1)) * int(once)
