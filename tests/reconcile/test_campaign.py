@@ -124,6 +124,11 @@ def test_a_changed_object_or_sample_is_named(kept):
     (name,) = [n for n in files if n.startswith("evidence/")]
     told = {c.what: c for c in replay(bundle.Bundle("", {**files, name: b"{}"})).checks}
     assert told[name.replace("/", " ")].result == "differs"
+    unread = files[name] + b"\n"
+    told = {c.what: c for c in replay(bundle.Bundle("", {**files, name: unread})).checks}
+    assert told[name.replace("/", " ")].result == "differs"
+    assert told[f"trial on {TARGET.kernel_release}"].detail.startswith("not recomputed: trial-")
+    assert told["verdict"].result == "differs"
 
 
 def test_every_changed_byte_is_noticed_by_its_file(kept):
