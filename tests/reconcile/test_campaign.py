@@ -22,7 +22,8 @@ from controller.plan import messages, tape
 from controller.plan.bridge import Bridge
 from controller.plan.testing import MessagesServer, Scripted, answer, overloaded, rate_limited
 from controller.reconcile import bundle
-from controller.reconcile.campaign import Campaign, Check, replay
+from controller.reconcile.record import Campaign
+from controller.reconcile.replay import Check, replay
 from controller.source import GitStore
 from controller.verify.trial.runner import Where, conduct
 from tests import builders

@@ -20,9 +20,9 @@ from controller.kernel.microvm import VmShape
 from controller.plan import Past
 from controller.plan.search.measure import Block, Failure
 from controller.reconcile import bundle
-from controller.reconcile.campaign import replay
 from controller.reconcile.measuring import Measuring
 from controller.reconcile.planner import Planner
+from controller.reconcile.replay import replay
 from controller.source import GitStore
 from controller.verify.trial import workloads
 from tests import builders
