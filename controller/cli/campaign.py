@@ -20,7 +20,7 @@ from controller.errors import InputError
 if TYPE_CHECKING:
     from controller.api import Proposal
     from controller.plan.transport import Transport
-    from controller.reconcile.campaign import Campaign
+    from controller.reconcile.record import Campaign
 
 
 def recorded(args: Namespace, context: Context, campaign: Campaign, transport: Transport | None = None) -> Proposal:
@@ -56,7 +56,7 @@ def recorded(args: Namespace, context: Context, campaign: Campaign, transport: T
 def replayed(args: Namespace, context: Context) -> int:
     """Make a campaign again: its proposal on stdout, what was compared on stderr; the exit code says how it went."""
     from controller.reconcile import bundle
-    from controller.reconcile.campaign import replay
+    from controller.reconcile.replay import replay
 
     if args.filename or args.node or args.record or args.planner or args.policy:
         raise UsageError("--replay takes everything from the bundle: no other flag but -o goes with it")

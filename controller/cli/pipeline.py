@@ -53,9 +53,9 @@ def _plan_arguments(parser: Parser) -> None:
 def _plan(args: Namespace, context: Context) -> int:
     from controller import plan
     from controller.api import NodeScheduler, NodeStatus, ObjectMeta
-    from controller.reconcile.campaign import Campaign
     from controller.reconcile.keys import counted_intents
     from controller.reconcile.planner import allowed_templates
+    from controller.reconcile.record import Campaign
 
     if args.filename and args.node:
         raise UsageError("-f and --node exclude each other")

@@ -7,9 +7,9 @@ from controller.api import Lesson, PlanCost, PlanOutcome, SchedulerRevision
 from controller.api.lesson import MAX_LESSONS
 from controller.api.store import Lease
 from controller.plan import tape
-from controller.reconcile.campaign import Campaign
 from controller.reconcile.diff import PlanTask
 from controller.reconcile.drafts import Filed
+from controller.reconcile.record import Campaign
 
 
 class Course:

@@ -2,10 +2,9 @@
 """The bench of a search: proposals rendered, linted, built and audited, then run by turns in one micro-VM.
 
 It is the guest, the workloads and the order of runs of the trial (verify.trial), with two or more candidates as its
-arms. The guest is booted when the first block is asked for and stays until `close`; after anything that went wrong it
-is thrown away, and the next block boots another one (from the snapshot, in about a second). A candidate that is not a
-good scheduler is to blame for it, by number; a machine that cannot tell (no image, no QEMU, a guest that dies under
-nobody) ends the search with that word.
+arms. The guest stays from block to block until `close` (`verify.trial.kept`). A candidate that is not a good scheduler
+is to blame for it, by number; a machine that cannot tell (no image, no QEMU, a guest that dies under nobody) ends the
+search with that word.
 """
 
 from __future__ import annotations
@@ -15,24 +14,21 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from controller import verify
 from controller.api import Proposal, Reporter, SchedulerPolicy, SchedulerTemplate, Silent, Verdict
 from controller.errors import CouldNotTell, DeadlineExceeded, GuestError, SchedctlError
-from controller.kernel import microvm
+from controller.kernel import guests
 from controller.kernel.images import KernelImage
-from controller.kernel.microvm import EmulatorFault, Guest, GuestHung, VmShape
+from controller.kernel.microvm import Guest, VmShape
 from controller.plan.search.measure import MAX_WHY, Block, Failure
 from controller.reconcile.drafts import STATIC
-from controller.verify.columns import without_sched_ext
-from controller.verify.trial import TrialRejected
+from controller.verify.trial import TrialRejected, design
+from controller.verify.trial.arms import GuestArms
+from controller.verify.trial.kept import KeptArms
+from controller.verify.trial.workloads import Sample
 
-if TYPE_CHECKING:
-    from controller.verify.trial.arms import GuestArms
-
-ATTEMPTS = 3
-"""How often a block is begun anew when the emulator breaks, or the guest hangs or dies."""
 _BOOT_S = 90.0
 
 
@@ -74,10 +70,8 @@ class Measuring:
     ) -> None:
         self._where, self._templates, self._policy = where, templates, policy
         self._reporter = reporter or Silent()
-        self._spec: verify.TrialSpec | None = None
         self._objects: dict[str, bytes] = {}
-        self._guest: Guest | None = None
-        self._arms: GuestArms | None = None
+        self._kept: KeptArms | None = None
         self._end = 0.0
 
     def __enter__(self) -> Self:
@@ -88,9 +82,8 @@ class Measuring:
 
     def close(self) -> None:
         """End the guest; may be called again."""
-        guest, self._guest, self._arms = self._guest, None, None
-        if guest is not None:
-            guest.close()
+        if self._kept is not None:
+            self._kept.close()
 
     def measure(self, proposals: Sequence[Proposal], block: int, within_s: float) -> Block | Failure:
         """One block of all of them, each once forth and once back. A run that began in time may end after it."""
@@ -105,45 +98,48 @@ class Measuring:
             said = Failure(kind="time", why=_short(late.message), seconds=time.monotonic() - began)
         except (SchedctlError, OSError, MemoryError) as error:
             said = Failure(kind="bench", why=_short(str(error)), seconds=time.monotonic() - began)
-        except BaseException:
-            self.close()
-            raise
         if isinstance(said, Failure):
-            self.close()
             self._reporter.failed(f"search: block {block + 1}: {said.why}")
         else:
             self._reporter.step(f"search: block {block + 1}: {said.gains[0]:+.3f} in {said.seconds:.1f} s")
         return said
 
     def _measured(self, proposals: Sequence[Proposal], block: int, began: float) -> Block:
-        if self._spec is None:
-            self._spec = self._spec_of(proposals[0])
-        objects = {self._arm(p): self._object(which, p) for which, p in enumerate(proposals)}
-        hung = 0
-        for attempt in range(1, ATTEMPTS + 1):
-            arm = 0
-            try:
-                arms = self._ready(objects)
-                setup_s = time.monotonic() - began
-                order, seeds = self._plan(len(proposals), block)
-                runs = []
-                for arm, pair in zip(order, seeds, strict=True):
-                    self._in_time()
-                    runs.append(self._sampled(arms, arm, self._arm(proposals[arm]), pair))
-            except GuestError as error:
-                self.close()
+        kept = self._kept_for(proposals[0])
+        names = [self._arm(p) for p in proposals]
+        objects = {name: self._object(which, p) for which, (name, p) in enumerate(zip(names, proposals, strict=True))}
+        order, seeds = _plan(kept.spec, len(proposals), block)
+
+        def runs(arms: GuestArms) -> tuple[float, list[Sample]]:
+            for name, image in objects.items():
+                arms.enter(name, image)
+            setup_s = time.monotonic() - began
+            made: list[Sample] = []
+            for which, pair in zip(order, seeds, strict=True):
                 self._in_time()
-                if isinstance(error, GuestHung) and error.in_charge:
-                    hung += 1
-                    if hung > 1:
-                        raise _Bad(arm, f"the guest does not answer, {hung} times out of {hung}") from error
-                if attempt == ATTEMPTS:
-                    raise
-                why = "the emulator broke the guest" if isinstance(error, EmulatorFault) else error.message
-                self._reporter.step(f"search: {why}; attempt {attempt + 1} of {ATTEMPTS}")
-                continue
-            return self._block(order, runs, len(proposals), time.monotonic() - began, setup_s)
-        raise AssertionError("every attempt returns or raises")
+                made.append(arms.sample(names[which], *pair))
+            return setup_s, made
+
+        try:
+            setup_s, made = kept.block(runs)
+        except TrialRejected as rejected:
+            raise _Bad(names.index(rejected.arm), rejected.message) from rejected
+        except GuestError:
+            self._in_time()
+            raise
+        return _block(kept.spec, order, made, time.monotonic() - began, setup_s)
+
+    def _kept_for(self, proposal: Proposal) -> KeptArms:
+        """The arms of all blocks, their guest not booted yet."""
+        if self._kept is None:
+            spec = self._spec_of(proposal)
+            self._kept = KeptArms(spec, self._boot, lambda text: self._reporter.step(f"search: {text}"))
+        return self._kept
+
+    def _boot(self) -> Guest:
+        kernel, shape = self._where()
+        allowed = min(_BOOT_S, max(self._in_time(), 1.0))
+        return guests.boot(kernel, shape, deadline_s=allowed, reporter=self._reporter.step)
 
     def _spec_of(self, proposal: Proposal) -> verify.TrialSpec:
         """The trial that any of the proposals would have to stand: they differ in nothing that it depends on."""
@@ -168,70 +164,37 @@ class Measuring:
         self._objects[self._arm(proposal)] = image
         return image
 
-    def _ready(self, objects: Mapping[str, bytes]) -> GuestArms:
-        """A guest with the proposals as its arms, warmed up under the kernel's own scheduler."""
-        from controller.verify.trial.arms import GuestArms
-        from controller.verify.trial.design import BASELINE
-
-        assert self._spec is not None
-        if self._arms is None:
-            kernel, shape = self._where()
-            allowed = min(_BOOT_S, max(self._in_time(), 1.0))
-            if kernel.has_sched_ext is False:
-                raise without_sched_ext(kernel.release)
-            self._guest = microvm.boot(kernel.path, shape, deadline_s=allowed, reporter=self._reporter.step)
-            if not self._guest.facts.sched_ext:
-                raise without_sched_ext(kernel.release)
-            self._arms = GuestArms(self._guest, self._spec, {})
-            self._in_time()
-            self._arms.sample(BASELINE, 0, 0)  # how long a run takes that nothing holds up: what others are allowed
-        for arm, image in objects.items():
-            self._arms.enter(arm, image)
-        return self._arms
-
-    def _plan(self, count: int, block: int) -> tuple[list[int], list[tuple[int, int]]]:
-        """Which proposal each run is of, and the seeds of its work and names."""
-        from controller.verify.trial import design
-
-        assert self._spec is not None
-        order = [int(arm) for arm in design.blocks([str(i) for i in range(count)], block + 1, self._spec.seed)[block]]
-        return order, design.run_seeds(self._spec.seed, "search", block, len(order))
-
-    def _sampled(self, arms: GuestArms, which: int, arm: str, seeds: tuple[int, int]) -> dict[str, int]:
-        try:
-            return arms.sample(arm, *seeds)
-        except TrialRejected as rejected:
-            if rejected.finding.rule == "trial/detach":  # of whoever ran before: another guest has none of it
-                raise GuestError(rejected.message) from rejected
-            raise _Bad(which, rejected.message) from rejected
-
-    def _block(
-        self, order: Sequence[int], runs: Sequence[dict[str, int]], count: int, seconds: float, setup_s: float
-    ) -> Block:
-        from controller.verify.trial import analysis
-
-        assert self._spec is not None
-        samples = [{"arms": [str(arm) for arm in order], "runs": list(runs)}]
-        rails = self._spec.guardrails
-
-        def over_first(metric: str, which: int) -> float:
-            return float(analysis.gains(samples, metric, str(which), "0")[0])
-
-        others = range(1, count)
-        return Block(
-            gains=tuple(over_first(self._spec.objective, which) for which in others),
-            guards=tuple(tuple(over_first(rail.key, which) for rail in rails) for which in others),
-            margins=tuple(math.log1p(rail.max_regression) for rail in rails),
-            seconds=seconds,
-            setup_seconds=min(setup_s, seconds),
-        )
-
     def _in_time(self) -> float:
         """The seconds left. DeadlineExceeded when there are none."""
         left = self._end - time.monotonic()
         if left <= 0:
             raise DeadlineExceeded("the time for measuring is over")
         return left
+
+
+def _plan(spec: verify.TrialSpec, count: int, block: int) -> tuple[list[int], list[tuple[int, int]]]:
+    """Which proposal each run is of, and the seeds of its work and names."""
+    order = [int(arm) for arm in design.blocks([str(i) for i in range(count)], block + 1, spec.seed)[block]]
+    return order, design.run_seeds(spec.seed, "search", block, len(order))
+
+
+def _block(spec: verify.TrialSpec, order: Sequence[int], runs: list[Sample], seconds: float, setup_s: float) -> Block:
+    """Every proposal's gains over the first, from one block's runs."""
+    from controller.verify.trial import analysis  # with numpy, which nothing else here needs
+
+    samples = [{"arms": [str(arm) for arm in order], "runs": runs}]
+
+    def over_first(metric: str, which: int) -> float:
+        return float(analysis.gains(samples, metric, str(which), "0")[0])
+
+    others = range(1, max(order) + 1)
+    return Block(
+        gains=tuple(over_first(spec.objective, which) for which in others),
+        guards=tuple(tuple(over_first(rail.key, which) for rail in spec.guardrails) for which in others),
+        margins=tuple(math.log1p(rail.max_regression) for rail in spec.guardrails),
+        seconds=seconds,
+        setup_seconds=min(setup_s, seconds),
+    )
 
 
 def _short(text: str) -> str:

@@ -47,12 +47,12 @@ from controller.kernel.images import KernelImage
 from controller.kernel.microvm import VmShape
 from controller.plan.recall import Match, Question
 from controller.reconcile import bundle, drafts, drift, keys, revisions
-from controller.reconcile.campaign import Campaign
 from controller.reconcile.course import Course
 from controller.reconcile.diff import PlanTask, diff_planner
 from controller.reconcile.measuring import Measuring
 from controller.reconcile.memory import Memory
 from controller.reconcile.node import plan_outcomes
+from controller.reconcile.record import Campaign
 from controller.reconcile.statuses import intent_status, policy_status
 from controller.source import all_templates
 from controller.trust import dsse

@@ -13,16 +13,14 @@ from collections.abc import Sequence
 from controller.api import KernelColumn
 from controller.errors import CouldNotTell, GuestError, SchedctlError, ToolMissing
 from controller.kernel import qemu
+from controller.kernel.guests import Attempts, boot
 from controller.kernel.images import KernelImage
-from controller.kernel.microvm import EmulatorFault, Guest, GuestHung, boot
+from controller.kernel.microvm import EmulatorFault, Guest, GuestHung
 from controller.verify.examination import Run
 from controller.verify.liveness import Bench, LivenessRejected, liveness
 from controller.verify.load import figures, load
 from controller.verify.stages import Ended, Outcome, Record
 from controller.verify.trial import TrialSpec
-
-ATTEMPTS = 3
-"""How often a kernel's stages are tried when the emulator itself breaks."""
 
 
 def run_on_kernels(run: Run, kernels: Sequence[KernelImage]) -> None:
@@ -45,34 +43,28 @@ def _on_kernel(run: Run, kernel: KernelImage) -> None:
     """One column. Tried again when the emulator breaks the guest, which says nothing about the candidate; and when the
     guest hangs: that may be this busy machine once, and is the candidate in charge the second time.
     """
-    hung = 0
-    for attempt in range(1, ATTEMPTS + 1):
+    attempts = Attempts(run.reporter.step)
+    while True:
         record = Record(run.reporter, where=f" on {kernel.release}{_size(run, ' with ', ' CPUs')}")
         column: list[KernelColumn] = []
         try:
-            _attempt(run, kernel, record, column, hung)
+            _attempt(run, kernel, record, column, attempts)
         except Ended as ended:
-            why = _why_again(ended.__cause__)
-            if why and attempt < ATTEMPTS:
-                hung += isinstance(ended.__cause__, GuestHung)
-                run.reporter.step(f"{why}; attempt {attempt + 1} of {ATTEMPTS}")
+            cause = ended.__cause__
+            if isinstance(cause, GuestError) and _may_be_chance(cause) and attempts.again(cause):
                 continue
-            if isinstance(ended.__cause__, GuestError) and not column:  # it never came up
+            if isinstance(cause, GuestError) and not column:  # it never came up
                 file = f"console-{kernel.release}{_size(run, '-')}.txt"
-                run.attachments[file] = ended.__cause__.console.encode("utf-8", "replace")
+                run.attachments[file] = cause.console.encode("utf-8", "replace")
             _keep(run, record, column)
             raise
         _keep(run, record, column)
         return
 
 
-def _why_again(cause: BaseException | None) -> str:
-    """What to say before the kernel's stages are tried again; "" when they are not."""
-    if isinstance(cause, EmulatorFault):
-        return "the emulator broke the guest"
-    if isinstance(cause, GuestHung) and cause.in_charge:
-        return "the guest did not answer"
-    return ""
+def _may_be_chance(error: GuestError) -> bool:
+    """Whether another guest may end otherwise. What else ends one is not waited for a second time."""
+    return isinstance(error, EmulatorFault) or (isinstance(error, GuestHung) and error.in_charge)
 
 
 def _size(run: Run, before: str, after: str = "") -> str:
@@ -80,12 +72,12 @@ def _size(run: Run, before: str, after: str = "") -> str:
     return f"{before}{run.shape.label}{after}" if len(run.shapes) > 1 else ""
 
 
-def _attempt(run: Run, kernel: KernelImage, record: Record, column: list[KernelColumn], hung: int) -> None:
+def _attempt(run: Run, kernel: KernelImage, record: Record, column: list[KernelColumn], attempts: Attempts) -> None:
     guests: list[Guest] = []
     try:
         bench = record.run("load", "does its BPF verifier accept it", lambda o: _load(run, kernel, guests, column, o))
         if "liveness" in run.wanted:
-            record.run("liveness", "does everything keep running", lambda o: _liveness(run, bench, o, hung))
+            record.run("liveness", "does everything keep running", lambda o: _liveness(run, bench, o, attempts))
         if run.trial is not None and "trial" in run.wanted:
             spec = run.trial
             record.run("trial", "is it better, and no worse for the rest", lambda o: _trial(run, bench.guest, spec, o))
@@ -96,13 +88,9 @@ def _attempt(run: Run, kernel: KernelImage, record: Record, column: list[KernelC
 
 
 def _load(run: Run, kernel: KernelImage, guests: list[Guest], column: list[KernelColumn], outcome: Outcome) -> Bench:
-    if kernel.has_sched_ext is False:
-        raise without_sched_ext(kernel.release)
-    guest = boot(kernel.path, run.shape, reporter=run.reporter.step)
+    guest = boot(kernel, run.shape, reporter=run.reporter.step)
     guests.append(guest)
     facts = guest.facts
-    if not facts.sched_ext:
-        raise without_sched_ext(facts.release)
     if not facts.btf_digest:
         raise CouldNotTell(f"kernel {facts.release} has no BTF", remedy="take one built with CONFIG_DEBUG_INFO_BTF")
     column.append(
@@ -115,7 +103,7 @@ def _load(run: Run, kernel: KernelImage, guests: list[Guest], column: list[Kerne
     )
     run.tools["libbpf"] = facts.libbpf
     shape = run.shape
-    bench = Bench(guest, again=lambda: boot(kernel.path, shape))
+    bench = Bench(guest, again=lambda: boot(kernel, shape))
     report = load(guest, run.image or b"")
     run.ops_name = report.ops_name
     outcome.figures = dict(figures(report))
@@ -135,14 +123,14 @@ def _keep_words(run: Run, guest: Guest) -> None:
         run.attachments[file] = text.encode("utf-8", "replace")
 
 
-def _liveness(run: Run, bench: Bench, outcome: Outcome, hung: int) -> None:
+def _liveness(run: Run, bench: Bench, outcome: Outcome, attempts: Attempts) -> None:
     try:
         report = liveness(bench, run.ops_name, run.reporter)
     except GuestHung as error:
-        if not hung or not error.in_charge:
+        blame = attempts.blame(error)
+        if not blame:
             raise
-        message = f"with it in charge the kernel hangs, {hung + 1} times out of {hung + 1}: {error.message}"
-        raise LivenessRejected("hang", message, evidence=error.console) from error
+        raise LivenessRejected("hang", blame, evidence=error.console) from error
     outcome.figures = dict(report.figures)
     outcome.findings = tuple(report.warnings)
     left_out = "".join(f", {name} does not apply: {why}" for name, why in report.left_out.items())
@@ -158,13 +146,6 @@ def _trial(run: Run, guest: Guest, spec: TrialSpec, outcome: Outcome) -> None:
     outcome.figures = trial.result.figures()
     outcome.findings = trial.result.warnings()
     outcome.summary = trial.result.summary()
-
-
-def without_sched_ext(release: str) -> ToolMissing:
-    """What to say of a kernel that no scheduler can be loaded into."""
-    return ToolMissing(
-        f"kernel {release} is built without sched_ext (CONFIG_SCHED_CLASS_EXT)", remedy="schedctl kernel pull newest"
-    )
 
 
 def _keep(run: Run, record: Record, column: list[KernelColumn]) -> None:

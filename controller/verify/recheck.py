@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from typing import Literal
 
-from controller.api import KernelColumn, Passport, StageResult, Verdict
+from controller.api import KernelColumn, Passport, StageResult, Verdict, sha256
 from controller.errors import InputError
 from controller.verify import evidence, trial
 
@@ -15,10 +15,13 @@ Told = tuple[str, Literal["ok", "refused", "skipped"], str]
 
 
 def recheck(passport: Passport, files: Mapping[str, bytes]) -> tuple[Told, ...]:
-    """For each kernel whose trial ran: (what, result, detail). `files` are evidence files by name, already compared
-    with their digests; a trial without samples to reckon from is `skipped`.
+    """For each kernel whose trial ran: (what, result, detail). `files` are evidence files by name.
+
+    Only files that are, byte for byte, what the passport names are reckoned from: a trial whose samples were changed,
+    in whatever byte, is `refused`, and one without samples is `skipped`; both say that it was not recomputed.
     """
-    told = tuple(_column(column, stage, files) for column, stage in _trials(passport))
+    digests = {each.name: each.digest for each in passport.attachments if each.name.startswith("trial-")}
+    told = tuple(_column(column, stage, digests, files) for column, stage in _trials(passport))
     return told or (("trial", "skipped", "there was no trial to recompute"),)
 
 
@@ -29,12 +32,13 @@ def _trials(passport: Passport) -> Iterator[tuple[KernelColumn, StageResult]]:
                 yield column, stage
 
 
-def _column(column: KernelColumn, stage: StageResult, files: Mapping[str, bytes]) -> Told:
+def _column(column: KernelColumn, stage: StageResult, digests: Mapping[str, str], files: Mapping[str, bytes]) -> Told:
     what = f"trial on {column.release}"
+    intact = {name: files[name] for name, digest in digests.items() if name in files and sha256(files[name]) == digest}
     try:
-        raw = _samples(column, files)
+        raw = _samples(column, intact)
         if raw is None:
-            return what, "skipped", "its samples are not among the evidence files"
+            return what, *_not_recomputed(column, digests.keys() - intact.keys(), files)
         result = trial.recompute(raw)
     except (InputError, ValueError) as error:
         return what, "refused", f"its samples cannot be reckoned with: {error}"
@@ -51,13 +55,26 @@ def _column(column: KernelColumn, stage: StageResult, files: Mapping[str, bytes]
     return what, "ok", f"{result.verdict}, recomputed from {result.runs} runs: {len(figures)} figures are the same"
 
 
+def _not_recomputed(
+    column: KernelColumn, unproven: Set[str], files: Mapping[str, bytes]
+) -> tuple[Literal["refused", "skipped"], str]:
+    """Why there are no samples of this kernel. `unproven`, which the passport names, are missing or changed."""
+    # By name alone: what a changed file says of its kernel is no more to be believed than the rest of it.
+    mine = sorted(name for name in unproven if name.startswith(f"trial-{column.release}"))
+    changed = [name for name in mine if name in files]
+    if changed:
+        return "refused", f"not recomputed: {', '.join(changed)} was changed"
+    if mine:
+        return "skipped", f"not recomputed: {', '.join(mine)} is missing"
+    return "skipped", "not recomputed: the passport names no file with its samples"
+
+
 def _samples(column: KernelColumn, files: Mapping[str, bytes]) -> bytes | None:
     """The document of samples of this kernel and topology. ValueError for one that is not JSON."""
     for name in sorted(files):
-        if name.startswith("trial-"):
-            raw = evidence.unpacked(name, files[name])
-            if _kernel(raw) == (column.release, column.topology_class):
-                return raw
+        raw = evidence.unpacked(name, files[name])
+        if _kernel(raw) == (column.release, column.topology_class):
+            return raw
     return None
 
 

@@ -22,7 +22,8 @@ from controller.plan import messages, tape
 from controller.plan.bridge import Bridge
 from controller.plan.testing import MessagesServer, Scripted, answer, overloaded, rate_limited
 from controller.reconcile import bundle
-from controller.reconcile.campaign import Campaign, Check, replay
+from controller.reconcile.record import Campaign
+from controller.reconcile.replay import Check, replay
 from controller.source import GitStore
 from controller.verify.trial.runner import Where, conduct
 from tests import builders
@@ -124,6 +125,11 @@ def test_a_changed_object_or_sample_is_named(kept):
     (name,) = [n for n in files if n.startswith("evidence/")]
     told = {c.what: c for c in replay(bundle.Bundle("", {**files, name: b"{}"})).checks}
     assert told[name.replace("/", " ")].result == "differs"
+    unread = files[name] + b"\n"
+    told = {c.what: c for c in replay(bundle.Bundle("", {**files, name: unread})).checks}
+    assert told[name.replace("/", " ")].result == "differs"
+    assert told[f"trial on {TARGET.kernel_release}"].detail.startswith("not recomputed: trial-")
+    assert told["verdict"].result == "differs"
 
 
 def test_every_changed_byte_is_noticed_by_its_file(kept):

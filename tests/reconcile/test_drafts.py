@@ -14,7 +14,7 @@ from controller.api import SchedulerPolicy
 from controller.plan import messages
 from controller.plan.testing import MessagesServer, Scripted, answer
 from controller.reconcile import bundle, drafts
-from controller.reconcile.campaign import replay
+from controller.reconcile.replay import replay
 from controller.source import GitStore
 from tests import builders
 from tests.cli.harness import run

@@ -20,9 +20,9 @@ from controller.kernel.microvm import VmShape
 from controller.plan import Past
 from controller.plan.search.measure import Block, Failure
 from controller.reconcile import bundle
-from controller.reconcile.campaign import replay
 from controller.reconcile.measuring import Measuring
 from controller.reconcile.planner import Planner
+from controller.reconcile.replay import replay
 from controller.source import GitStore
 from controller.verify.trial import workloads
 from tests import builders
@@ -234,13 +234,14 @@ def test_two_trials_in_a_guest_and_nothing_is_left():
     given = Measuring(lambda: (image, VmShape()), TEMPLATES, policy(trials=2, time="4m"), Told())
     with given:
         made = search.propose(BASE, TEMPLATES["latency-first"], policy(trials=2, time="4m"), Past(), given)
-        guest = given._guest
+        assert given._kept is not None
+        guest = given._kept.guest
     assert made.planner.name == "search", made.planner.note
     assert any(reason.startswith("search (optuna") for reason in made.reasons)
     assert sum(reason.startswith("candidate ") for reason in made.reasons) >= 2
     assert guest is not None
     assert not Path(f"/proc/{guest.pid}").exists()
-    assert given._guest is None
+    assert given._kept.guest is None
 
 
 @pytest.mark.kernel

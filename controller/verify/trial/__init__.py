@@ -21,6 +21,7 @@ spec        what to try, and how it follows from a proposal      statistics  int
 workloads   what runs in the guest and what it tells             design      the order of runs
 runner      the runs, within a budget                            analysis    the document of samples → the result
 arms        switches schedulers in the guest                     outcome     the result, and how a trial fails
+kept        arms in a guest that stays, block after block
 
 Numpy and scipy are loaded by `analysis` and `runner` alone.
 """

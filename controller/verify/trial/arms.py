@@ -43,6 +43,11 @@ class GuestArms:
         self._detach()
         self.sizes = workloads.calibrate(guest, spec.workload)
 
+    @property
+    def loaded(self) -> str:
+        """The arm whose scheduler the guest holds ("" before the first): whatever was in charge, it was that one."""
+        return self._loaded
+
     def enter(self, arm: str, image: bytes) -> None:
         """Have one more candidate as an arm; its name begins with `candidate`, and stays that of this object."""
         self._images[arm] = image
@@ -58,7 +63,7 @@ class GuestArms:
             broken = kernel_broke(error)
             if broken is None or not self._is_candidate(arm):
                 raise
-            raise TrialRejected("panic", f"the kernel breaks: {broken}", evidence=error.console) from error
+            raise TrialRejected("panic", f"the kernel breaks: {broken}", evidence=error.console, arm=arm) from error
 
     def finish(self) -> None:
         """Leave the guest to the kernel's own scheduler."""
@@ -155,6 +160,6 @@ class GuestArms:
         """The candidate is to blame for what happens under it; under another arm there is just no verdict."""
         evidence = "\n".join(self._guest.kmsg()[-60:])
         if self._is_candidate(arm):
-            raise TrialRejected(rule, f"in the trial: {message}", evidence=evidence) from cause
+            raise TrialRejected(rule, f"in the trial: {message}", evidence=evidence, arm=arm) from cause
         who = "the incumbent" if arm == INCUMBENT else "the kernel's own scheduler"
         raise CouldNotTell(f"the trial under {who} failed: {message}", remedy="run it again") from cause

@@ -141,12 +141,15 @@ def _signed(fraction: float) -> str:
 
 
 class TrialRejected(CandidateRejected):
-    """The candidate is worse, or did not last through the trial."""
+    """The candidate is worse, or did not last through the trial. `arm` is the one to blame, where that is known."""
 
-    def __init__(self, rule: str, message: str, *, evidence: str = "", figures: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, rule: str, message: str, *, evidence: str = "", figures: dict[str, Any] | None = None, arm: str = ""
+    ) -> None:
         super().__init__("trial", message, evidence=evidence)
         self.finding = Finding(rule=f"trial/{rule}", severity="error", message=message[:4096])
         self.figures = figures or {}
+        self.arm = arm
 
 
 class TrialInconclusive(CouldNotTell):
