@@ -18,6 +18,7 @@ reading this machine's files: it runs schedulers that have passed.
 
 from __future__ import annotations
 
+import compileall
 import contextlib
 import json
 import os
@@ -156,6 +157,8 @@ def start(
     directory = _claim(name)
     processes: list[Process] = []
     try:
+        # The guest cannot keep bytecode, and its emulator would compile as long as it runs, at each command.
+        compileall.compile_dir(Path(__file__).parents[1], quiet=2)
         guest_root = {"tag": _ROOT_TAG, "path": "/"}
         mounts = [{"tag": f"share{index}", "path": str(folder)} for index, folder in enumerate(folders)]
         _write_guest_files(directory, name, mounts, env or {})
