@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from controller.api import ClassMatch, PlannerRecord, Proposal, SchedulerTemplate, TaskClass, WorkloadSelector
@@ -62,8 +63,9 @@ def source(template: str, *classes: TaskClass, **filled: Any) -> str:
     return render(proposal(made, *classes, **filled), made).text
 
 
+@cache
 def built(text: str) -> CompiledObject:
-    """The object that the verifier would build of the C, by the same compiler in the same sandbox."""
+    """The object that the verifier would build of the C, by the same compiler in the same sandbox; each text once."""
     return compile_bpf(text, data_dir("bpf") / "include")
 
 
