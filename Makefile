@@ -20,8 +20,8 @@ setup:  ## bring this machine to readiness (Debian 12 or 13); does nothing when 
 demo: setup  ## the whole story on a real sched_ext kernel, in some 5 minutes
 	@$(PYTHON) scripts/demo.py
 
-test: setup lint  ## lint, then every test
-	@$(PYTHON) -m pytest
+test: setup lint  ## lint, then every test: those that need no machine of their own side by side, then the others
+	@$(PYTHON) scripts/run_tests.py
 
 lint: require-venv  ## ruff, mypy --strict and the import contract
 	@.venv/bin/ruff check .

@@ -128,6 +128,7 @@ def test_very_many_cgroups_are_not_read(tmp_path, monkeypatch):
     assert clocks(where) == {}
 
 
+@pytest.mark.alone
 def test_this_hosts_own_limit_and_throttling():
     where = hierarchy()
     if where is None or os.geteuid() != 0:

@@ -15,6 +15,7 @@ from tests.observe.loads import HOG, WAKER, cpu_ns, running
 from tests.observe.test_grouping import intent
 
 
+@pytest.mark.alone
 def test_a_hog_and_a_waker_are_named_with_the_kernels_own_figures():
     with running(b"procfs-hog", HOG) as hog, running(b"procfs-waker", WAKER):
         start, before = time.monotonic_ns(), cpu_ns(hog.pid)

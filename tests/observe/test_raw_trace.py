@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
 
 from loads import trace
 
+pytestmark = pytest.mark.alone
 NAME = b"raw-trace-waker"
 
 
