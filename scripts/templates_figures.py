@@ -30,7 +30,7 @@ OLD = " †"
 
 
 class Figure(NamedTuple):
-    """One ratio: where, of what, and how it came out; `mine` is the median of the runs under the family."""
+    """One ratio: where, of what, how it came out; `mine` and `own` are medians with the family and without."""
 
     kernel: str
     cpus: str
@@ -41,6 +41,7 @@ class Figure(NamedTuple):
     blocks: int
     old: bool
     mine: float
+    own: float
 
     @property
     def shown(self) -> str:
@@ -63,8 +64,8 @@ def figures(document: Mapping[str, Any]) -> list[Figure]:
             old = row["digest"] != filled.digest(filled.text(family))
             for metric, ratio in row["ratios"].items():
                 blocks = row["blocks"][metric]
-                mine = statistics.median(value for block in blocks for value in block[0])
-                found.append(Figure(kernel, cpus, family, load, metric, ratio, len(blocks), old, mine))
+                mine, own = (statistics.median(value for block in blocks for value in block[arm]) for arm in (0, 1))
+                found.append(Figure(kernel, cpus, family, load, metric, ratio, len(blocks), old, mine, own))
     return found
 
 

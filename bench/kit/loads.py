@@ -28,6 +28,7 @@ Run = Callable[[int, int, float], dict[str, float]]
 _RUN_S = 0.5
 _WALK_KIB = 1024
 _ATTACK_S, _LEAD_S = 1.0, 0.2
+_CALM_PERIOD_US, _CALM_WORK_S = 3000, 1e-4
 _COMM = COMM.replace("*", "bench")
 _WORDS = {
     "makespan": "makespan",
@@ -120,6 +121,20 @@ def _cache(guest: Guest) -> Run:
     return run
 
 
+def _calm(guest: Guest) -> Run:
+    """The wakers of `mixed`, the same number of wakeups, without its hogs."""
+    cpus, sizes = guest.facts.cpus, workloads.calibrate(guest, "mixed")
+    units = max(2, round(sizes.units_per_s * _CALM_WORK_S))
+    load = ["mixed", "wakers", 2 * cpus, _CALM_PERIOD_US, round(_RUN_S * 1e6 / _CALM_PERIOD_US), units, 0]
+
+    def run(_work: int, names: int, allowed_s: float) -> dict[str, float]:
+        options = ["--seed", names, "--comm", COMM, "--others", "other*", "--watch", sizes.watch_units]
+        done = guest.run(["schedtrial", *map(str, options + load)], timeout_s=allowed_s)
+        return {"class.wakeupLatency.p99": float(max(1, json.loads(finished(done, "calm"))["class"]["late_p99_ns"]))}
+
+    return run
+
+
 def _attack(guest: Guest) -> Run:
     cpus = guest.facts.cpus
     crowd = ["schedload", "--comm", "othercrowd", "spin", str(6 * cpus), "60"]
@@ -151,7 +166,9 @@ LOADS = {
               "class.makespan", "others.throughput", "others.wakeupLatency.p99"),
         _made("mixed", "2 tasks a CPU that sleep, wake every 3 ms and work a little, beside 2 hogs a CPU of the others",
               "class.wakeupLatency.p99", "others.throughput"),
-        _made("hogs", "the same, but the class is half of the hogs", "class.throughput", "others.throughput",
+        Load("calm", "the same without the hogs: what of the latency is the machine's", ("class.wakeupLatency.p99",),
+             _calm),
+        _made("hogs", "as mixed, but the class is half of the hogs", "class.throughput", "others.throughput",
               "others.wakeupLatency.p99", workload="mixed", metric=Metric.THROUGHPUT),
         _made("messaging", "hackbench in small groups, with two small periodic tasks of the others beside it",
               "class.throughput", "others.wakeupLatency.p99"),
