@@ -11,6 +11,10 @@ from typing import NoReturn
 import hypothesis
 import pytest
 
+from tests.again import pytest_runtest_makereport, pytest_runtest_protocol
+
+__all__ = ["missing", "pytest_runtest_makereport", "pytest_runtest_protocol"]
+
 # On a busy machine any single example can take long: time decides no test.
 hypothesis.settings.register_profile("schedctl", deadline=None)
 hypothesis.settings.load_profile("schedctl")
