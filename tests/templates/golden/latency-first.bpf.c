@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * schedctl_9d947207d39c, from template latency-first.
+ * schedctl_376887d65662, from template latency-first.
  *
  * Tasks of the latency classes go first, in order of deadline, and take a CPU from another task when none is idle. Each
  * CPU pays for that from a budget; when it is used up, the fair queues of the other classes go first until it has
@@ -213,8 +213,11 @@ void BPF_STRUCT_OPS(lfirst_dispatch, s32 cpu, struct task_struct *prev)
 		return;
 	if (!fair && !latency_goes_first && scx_bpf_dsq_move_to_local(LATENCY_DSQ))
 		return;
-	if (t)
-		keep_running(prev, task_slice(t));
+	if (!t)
+		return;
+	/* Nobody calls ops.running for who goes on: a waker may have marked the CPU for a task that another CPU took. */
+	c->running = fair ? RUNNING_OTHER : RUNNING_LATENCY;
+	keep_running(prev, task_slice(t));
 }
 
 void BPF_STRUCT_OPS(lfirst_runnable, struct task_struct *p, u64 enq_flags)
@@ -311,5 +314,5 @@ struct sched_ext_ops lfirst_ops = {
 	.init = (void *)lfirst_init,
 	.exit = (void *)lfirst_exit,
 	.timeout_ms = 5000,
-	.name = "schedctl_9d947207d39c",
+	.name = "schedctl_376887d65662",
 };

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * schedctl_f94e9dbf12f4, from template partition.
+ * schedctl_2e9c181d700b, from template partition.
  *
  * Classes reserve parts of the CPUs. What makes whole CPUs is theirs: there they go first, others borrow what they leave
  * idle, and give it back when the owner's task wakes. What is left of a reservation is time on the CPUs that nobody owns,
@@ -135,10 +135,12 @@ void BPF_STRUCT_OPS(part_dispatch, s32 cpu, struct task_struct *prev)
 	}
 	if (!goes_on && fair_dispatch(cpu, t, key))
 		return;
-	if (t)
+	if (t) {
+		c->running = t->class; /* an owner's task that was to have it may run elsewhere; ops.running is not called now */
 		keep_running(prev, task_slice(prev, t));
-	else if (owner != CLASS_OTHERS)
+	} else if (owner != CLASS_OTHERS) {
 		take_bound();
+	}
 }
 
 void BPF_STRUCT_OPS(part_runnable, struct task_struct *p, u64 enq_flags)
@@ -242,5 +244,5 @@ struct sched_ext_ops part_ops = {
 	.init = (void *)part_init,
 	.exit = (void *)part_exit,
 	.timeout_ms = 5000,
-	.name = "schedctl_f94e9dbf12f4",
+	.name = "schedctl_2e9c181d700b",
 };
