@@ -28,7 +28,6 @@ Run = Callable[[int, int, float], dict[str, float]]
 _RUN_S = 0.5
 _WALK_KIB = 1024
 _ATTACK_S, _LEAD_S = 1.0, 0.2
-_CALM_PERIOD_US, _CALM_WORK_S = 3000, 1e-4
 _COMM = COMM.replace("*", "bench")
 _WORDS = {
     "makespan": "makespan",
@@ -70,9 +69,13 @@ def finished(done: CommandResult, what: str) -> str:
     return done.stdout
 
 
+def _spec(workload: str, metric: Metric | None = None) -> TrialSpec:
+    return TrialSpec(workload, metric or OBJECTIVES[workload], comm=COMM, others_comm="other*")
+
+
 def _trial(workload: str, metric: Metric | None, metrics: tuple[str, ...]) -> Callable[[Guest], Run]:
     def opened(guest: Guest) -> Run:
-        spec = TrialSpec(workload, metric or OBJECTIVES[workload], comm=COMM, others_comm="other*")
+        spec = _spec(workload, metric)
         sizes = workloads.calibrate(guest, workload)
 
         def run(work_seed: int, name_seed: int, allowed_s: float) -> dict[str, float]:
@@ -122,14 +125,11 @@ def _cache(guest: Guest) -> Run:
 
 
 def _calm(guest: Guest) -> Run:
-    """The wakers of `mixed`, the same number of wakeups, without its hogs."""
-    cpus, sizes = guest.facts.cpus, workloads.calibrate(guest, "mixed")
-    units = max(2, round(sizes.units_per_s * _CALM_WORK_S))
-    load = ["mixed", "wakers", 2 * cpus, _CALM_PERIOD_US, round(_RUN_S * 1e6 / _CALM_PERIOD_US), units, 0]
+    """What `mixed` runs, without its hogs: their number is the last argument."""
+    spec, sizes = _spec("mixed"), workloads.calibrate(guest, "mixed")
 
-    def run(_work: int, names: int, allowed_s: float) -> dict[str, float]:
-        options = ["--seed", names, "--comm", COMM, "--others", "other*", "--watch", sizes.watch_units]
-        done = guest.run(["schedtrial", *map(str, options + load)], timeout_s=allowed_s)
+    def run(work_seed: int, name_seed: int, allowed_s: float) -> dict[str, float]:
+        done = guest.run([*workloads.command(spec, sizes, work_seed, name_seed)[:-1], "0"], timeout_s=allowed_s)
         return {"class.wakeupLatency.p99": float(max(1, json.loads(finished(done, "calm"))["class"]["late_p99_ns"]))}
 
     return run

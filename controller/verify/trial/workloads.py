@@ -65,13 +65,18 @@ def run(
     if spec.workload == "twin":
         logs = _rt_app(guest, twin_document(spec.twin, sizes.loop_ns), timeout_s)
         return twin_sample(logs, spec.comm, guest.facts.cpus)
+    done = guest.run(command(spec, sizes, work_seed, name_seed), timeout_s=timeout_s)
+    return _flat(_json(done, spec.workload))
+
+
+def command(spec: TrialSpec, sizes: Sizes, work_seed: int, name_seed: int) -> list[str]:
+    """What runs in the guest for any workload but `twin`."""
     options = ["--seed", str(name_seed), "--comm", spec.comm, "--others", spec.others_comm]
     options += ["--watch", str(sizes.watch_units)]
     options += ["--uid", str(spec.uid)] if spec.uid is not None else []
     options += ["--cgroup", CGROUP] if spec.cgroup_class is not None else []
     arguments = _ARGUMENTS[spec.workload](spec, sizes, random.Random(work_seed))  # noqa: S311
-    done = guest.run(["schedtrial", *options, *map(str, arguments)], timeout_s=timeout_s)
-    return _flat(_json(done, spec.workload))
+    return ["schedtrial", *options, *map(str, arguments)]
 
 
 CGROUP = "/sys/fs/cgroup/trial"
