@@ -10,8 +10,7 @@ The guest has no disk, no network and no shared memory with this machine: a cand
 rights over a kernel that is thrown away. Three socket pairs connect it: one virtio-serial port carrying a JSON document
 a line both ways, the serial console, and QEMU's own monitor. Whatever comes through them is untrusted: each wait has a
 deadline, each line a limit, and anything unexpected is a GuestError with the end of the console, never a verdict.
-QEMU dies with this process, however it dies: the kernel kills it when the thread that started it is gone, and that
-thread lives exactly as long as QEMU does. The one file a guest leaves is the snapshot of its freshly booted self, in
+QEMU dies with this process (see machine.py). The one file a guest leaves is the snapshot of its freshly booted self, in
 the cache (see snapshot.py).
 """
 
@@ -20,24 +19,19 @@ from __future__ import annotations
 import base64
 import json
 import re
-import socket
-import subprocess
-import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from controller.errors import GuestError, ToolMissing
-from controller.kernel import initramfs, leftovers, qemu, snapshot
+from controller.errors import GuestError
+from controller.kernel import initramfs, qemu, snapshot
 from controller.kernel.bpf_object import LoadReport
-from controller.kernel.console import Console
 from controller.kernel.guest_protocol import MAX_LINE, CommandResult, GuestFacts, error_from, revive
+from controller.kernel.machine import Machine
 from controller.kernel.schedext import SchedExtStatus
-from controller.kernel.snapshot import Monitor
 from controller.kernel.vmshape import VmShape
 
 __all__ = ["EmulatorFault", "Guest", "GuestHung", "VmShape", "boot"]
@@ -79,14 +73,16 @@ def boot(
     image = initramfs.build()
     accelerator = qemu.accelerator(emulator, kernel)
     command = [*emulator.command(accelerator), *shape.options(), "-kernel", str(kernel), "-initrd", str(image)]
-    command += ["-append", _CMDLINE, *_Machine.CHANNELS]
-    saved = None if qemu.is_kvm(accelerator) else snapshot.place(command, [emulator.binary, kernel])
+    command += ["-append", _CMDLINE, *Machine.CHANNELS]
+    emulated = not qemu.is_kvm(accelerator)
+    saved = snapshot.place(command, [emulator.binary, kernel]) if emulated else None
     if saved is not None and saved.exists():
         tell(f"resuming {kernel.name} with {shape.cpus} CPUs")
         try:
             options = snapshot.resume_options(saved)
             guest = _start([*command, *options], kernel, min(deadline_s, _RESUME_S), resumed=True)
             guest.repeatable = True
+            guest._machine.keep_time()
             return guest
         except (GuestError, OSError):
             tell("the snapshot did not come up")
@@ -95,82 +91,21 @@ def boot(
     guest = _start(command, kernel, deadline_s, resumed=False)
     if saved is not None:
         guest._save(saved)
+    if emulated:
+        guest._machine.keep_time()
     tell(f"Linux {guest.facts.release} is up")
     return guest
 
 
 def _start(command: list[str], kernel: Path, allowed_s: float, *, resumed: bool) -> Guest:
     deadline = time.monotonic() + allowed_s
-    guest = Guest(_Machine(command), kernel)
+    guest = Guest(Machine(command), kernel)
     try:
         guest._await_hello(deadline, allowed_s, resumed=resumed)
     except BaseException:
         guest.close()
         raise
     return guest
-
-
-class _Machine:
-    """One QEMU process with its socket pairs. The thread that starts it waits for its end (see the module's text)."""
-
-    CHANNELS = (
-        "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny",
-        "-serial", "chardev:console", "-mon", "chardev=monitor,mode=control",
-        "-device", "virtio-serial-pci,max_ports=2",
-        "-device", f"virtserialport,chardev=port,name={initramfs.PORT_NAME}",
-    )  # fmt: skip
-
-    def __init__(self, command: list[str]) -> None:
-        self.port, port_end = socket.socketpair()
-        console, console_end = socket.socketpair()
-        monitor, monitor_end = socket.socketpair()
-        self.console = Console(console)
-        self.monitor = Monitor(monitor)
-        self._started: Future[subprocess.Popen[bytes]] = Future()
-        ends = {"port": port_end, "console": console_end, "monitor": monitor_end}
-        self._thread = threading.Thread(target=self._live, args=(command, ends), name="qemu", daemon=True)
-        leftovers.note(self, self.kill)
-        try:
-            self._thread.start()
-            self.pid = self._started.result().pid
-        except OSError as error:
-            self.kill()
-            raise ToolMissing(f"cannot start {command[0]}: {error}", remedy="make setup") from error
-        except BaseException:
-            self.kill()
-            raise
-
-    def kill(self) -> None:
-        """End QEMU and everything that belongs to it; may be called again."""
-        if self._thread.ident is not None:
-            if self._started.exception() is None:
-                self._started.result().kill()
-            self._thread.join()
-        self.port.close()
-        self.monitor.close()
-        self.console.close()
-        leftovers.forget(self)
-
-    def _live(self, command: list[str], ends: dict[str, socket.socket]) -> None:
-        for name, end in ends.items():
-            command = [*command, "-chardev", f"socket,id={name},fd={end.fileno()}"]
-        try:
-            process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", "--", *command],
-                stdin=subprocess.DEVNULL,
-                stdout=ends["console"].fileno(),
-                stderr=ends["console"].fileno(),
-                pass_fds=[end.fileno() for end in ends.values()],
-                start_new_session=True,  # the terminal's Ctrl-C is for us: we end QEMU ourselves
-            )
-        except BaseException as error:  # noqa: BLE001 - handed to the thread that waits for it
-            self._started.set_exception(error)
-            return
-        finally:
-            for end in ends.values():
-                end.close()
-        self._started.set_result(process)
-        process.wait()
 
 
 class Guest:
@@ -180,7 +115,7 @@ class Guest:
     the guest itself is gone or talks nonsense; it is closed then, and each later call says the same.
     """
 
-    def __init__(self, machine: _Machine, kernel: Path) -> None:
+    def __init__(self, machine: Machine, kernel: Path) -> None:
         self._machine = machine
         self._kernel = kernel
         self._pending = bytearray()
@@ -195,6 +130,11 @@ class Guest:
     def pid(self) -> int:
         """The process id of its QEMU."""
         return self._machine.pid
+
+    @property
+    def punctual(self) -> bool:
+        """Whether its timers are kept on time by a real-time thread (see punctual.py): only in the emulator."""
+        return self._machine.punctual is not None and self._machine.punctual.active
 
     def load(self, image: bytes, *, timeout_ms: int | None = None) -> LoadReport:
         """Load a BPF object, its watchdog shortened to `timeout_ms`; one loaded before is closed first.
