@@ -44,22 +44,6 @@ def promises(found: Mapping[str, Mapping[str, Any]], everything: Sequence[Figure
         *_costs(found["templates"].get("costs", {})),
     ]
     yield table(["promise", "bar", "measured", "held"], [[*row[:3], yes_no(row[3])] for row in rows])
-    yield from _floors(everything)
-
-
-def _floors(everything: Sequence[Figure]) -> Iterator[str]:
-    """How much of the latency on `mixed` any scheduler could take away, where `calm` was measured too."""
-    named = {(each.kernel, each.cpus, each.load): each for each in everything
-             if each.family == "latency-first" and each.metric == "class.wakeupLatency.p99"}  # fmt: skip
-    for (kernel, cpus, load), calm in sorted(named.items()):
-        mixed = named.get((kernel, cpus, "mixed"))
-        if load == "calm" and mixed is not None:
-            yield (
-                f"\nOn {kernel} with {cpus} CPUs the tasks of `mixed` alone (`calm`), with nothing to wait for, have a "
-                f"p99 of {calm.own / 1e6:.2f} ms under the kernel's own scheduler: that is the machine's. Beside the "
-                f"hogs it is {mixed.own / 1e6:.2f} ms, so no scheduler can do better than "
-                f"{mixed.own / calm.own:.1f} times; latency-first has {mixed.mine / 1e6:.2f} ms.\n"
-            )
 
 
 def _verified(document: Mapping[str, Any]) -> Row:

@@ -124,17 +124,6 @@ def _cache(guest: Guest) -> Run:
     return run
 
 
-def _calm(guest: Guest) -> Run:
-    """What `mixed` runs, without its hogs: their number is the last argument."""
-    spec, sizes = _spec("mixed"), workloads.calibrate(guest, "mixed")
-
-    def run(work_seed: int, name_seed: int, allowed_s: float) -> dict[str, float]:
-        done = guest.run([*workloads.command(spec, sizes, work_seed, name_seed)[:-1], "0"], timeout_s=allowed_s)
-        return {"class.wakeupLatency.p99": float(max(1, json.loads(finished(done, "calm"))["class"]["late_p99_ns"]))}
-
-    return run
-
-
 def _attack(guest: Guest) -> Run:
     cpus = guest.facts.cpus
     crowd = ["schedload", "--comm", "othercrowd", "spin", str(6 * cpus), "60"]
@@ -166,8 +155,6 @@ LOADS = {
               "class.makespan", "others.throughput", "others.wakeupLatency.p99"),
         _made("mixed", "2 tasks a CPU that sleep, wake every 3 ms and work a little, beside 2 hogs a CPU of the others",
               "class.wakeupLatency.p99", "others.throughput"),
-        Load("calm", "the same without the hogs: what of the latency is the machine's", ("class.wakeupLatency.p99",),
-             _calm),
         _made("hogs", "as mixed, but the class is half of the hogs", "class.throughput", "others.throughput",
               "others.wakeupLatency.p99", workload="mixed", metric=Metric.THROUGHPUT),
         _made("messaging", "hackbench in small groups, with two small periodic tasks of the others beside it",

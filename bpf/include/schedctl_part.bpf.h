@@ -10,7 +10,9 @@
  *   others     OTHERS_SHARE is the reservation of all classes that have none. Classes that want more than is left
  *              beside it get less, pro rata.
  *   bound      Tasks that may run on CPUs of other classes only wait in BOUND_DSQ, by the time they came, and get the
- *              part KNOB_BOUND_SHARE of each such CPU.
+ *              part KNOB_BOUND_SHARE of each such CPU. None waits for longer than about `fair_age_ns`: the more there
+ *              are, the shorter is the turn of each. A timer ends it, for the kernel looks at slices once a tick only,
+ *              4 ms at 250 Hz. The timers are gone when nobody holds the map any more; then ticks end the turns.
  *
  * The scheduler includes this after schedctl.bpf.h, has one queue for each class (of the same number) and class.param in
  * thousandths of all CPUs, that of class 0 being OTHERS_SHARE and the sum of the others' RESERVED, and defines FAIR_OWES as
@@ -23,6 +25,7 @@
 #define BOUND_DSQ 0x800 /* tasks that may run on other classes' CPUs only; the scheduler makes and empties it */
 #define BOUND 1		/* home of a task that waited there */
 #define OWN_CPUS 64	/* of a class's CPUs, how many are looked at for one to take back */
+#define BOUND_TURN_MIN 100000ULL /* ns; shorter ones would go into switching */
 
 /* The reservation of a class. */
 struct part {
@@ -38,8 +41,20 @@ struct cpu_record {
 	u64 bound_clock; /* when a task that is bound here may go before the owner */
 	u64 lent_at;	 /* when a task of another class last ran here */
 	bool online;
-	bool turn; /* of bound tasks, while the owner has none */
+	bool turn;	 /* of bound tasks, while the owner has none */
+	bool bound_runs; /* a bound task has it */
 };
+
+struct bound_timer {
+	struct bpf_timer timer;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MAX_CPUS);
+	__type(key, u32);
+	__type(value, struct bound_timer);
+} bound_timers SEC(".maps"); /* by CPU */
 
 static struct part parts[NR_CLASSES];
 static struct cpu_record cpus[MAX_CPUS];
@@ -149,6 +164,46 @@ static __noinline void part_charge(const struct task_struct *p, struct schedctl_
 	fair_charge_task(p, t, delta);
 	if (!own && !(owed && part != &parts[CLASS_OTHERS]))
 		fair_charge_queue(t, delta);
+}
+
+/* How long a bound task may run: as long as all that wait can, one after the other, in their part of `fair_age_ns`. */
+static __noinline u64 bound_turn(void)
+{
+	u64 each = fair_age_ns * knob(KNOB_BOUND_SHARE) / 1000 / (dsq_length(BOUND_DSQ) + 1);
+
+	return clamp(each, BOUND_TURN_MIN, knob(KNOB_BOUND_SLICE));
+}
+
+/* The turn of a bound task is over. */
+static int bound_ends(void *map, u32 *cpu, struct bound_timer *timer)
+{
+	if (cpu_record(*cpu)->bound_runs)
+		scx_bpf_kick_cpu(*cpu, SCX_KICK_PREEMPT);
+	return 0;
+}
+
+/* ops.running */
+static __in_line void bound_begins(struct cpu_record *c, const struct schedctl_task *t)
+{
+	u32 cpu = bpf_get_smp_processor_id() % MAX_CPUS;
+	struct bound_timer *timer;
+
+	if (t->home != BOUND)
+		return;
+	c->bound_runs = true;
+	timer = bpf_map_lookup_elem(&bound_timers, &cpu);
+	if (timer)
+		bpf_timer_start(&timer->timer, bound_turn(), BPF_F_TIMER_CPU_PIN);
+}
+
+static long bound_timer_init(u64 i, void *unused)
+{
+	u32 cpu = i % MAX_CPUS;
+	struct bound_timer *timer = bpf_map_lookup_elem(&bound_timers, &cpu);
+
+	if (timer && !bpf_timer_init(&timer->timer, &bound_timers, CLOCK_MONOTONIC))
+		bpf_timer_set_callback(&timer->timer, bound_ends);
+	return 0;
 }
 
 /* May a bound task go before the owner? What it runs is charged; where none is found the next look is a slice away. */
@@ -267,6 +322,7 @@ static __in_line void part_init_cpus(void)
 	for (u32 cpu = 0; cpu < MAX_CPUS; cpu++)
 		cpus[cpu].online = bpf_cpumask_test_cpu(cpu, online);
 	scx_bpf_put_cpumask(online);
+	bpf_loop(min(scx_bpf_nr_cpu_ids(), MAX_CPUS), bound_timer_init, NULL, 0);
 	part_deal(scx_bpf_nr_cpu_ids());
 }
 

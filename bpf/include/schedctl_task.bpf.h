@@ -168,9 +168,9 @@ struct {
 } schedctl_heartbeat SEC(".maps");
 
 /*
- * A new record for the task; NULL when there is no memory. The first attempt also fails while the kernel takes the task's
- * record of the scheduler before this one away, which it does some time after that has left (bpf_local_storage_update
- * answers EAGAIN; seen on 6.16.3, once in some thousand replacements); by the second it is away.
+ * A new record for the task; NULL when there is no memory. One attempt failed on 6.16.3, once, just after one scheduler
+ * had replaced another. The likely cause, read from the kernel's code: bpf_local_storage_update answers EAGAIN while the
+ * task's record of the scheduler before is being taken away; by the second attempt it is.
  */
 static __in_line struct schedctl_task *new_task_record(struct task_struct *p)
 {

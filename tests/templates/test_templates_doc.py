@@ -91,18 +91,6 @@ def test_a_bar_is_held_by_the_worst_place_and_only_when_all_were_measured(tmp_pa
     assert told[2].startswith("0.940 (0.930 to 0.950); 7.3.4-cloud-amd64, 4 CPUs")
 
 
-def test_what_no_scheduler_can_take_away_is_told_beside_the_bar(tmp_path: Path):
-    rows = _figure("latency-first", "mixed", 2.5)
-    assert "that is the machine's" not in templates_doc.document(_put(tmp_path, "templates", rows))
-    rows |= _figure("latency-first", "calm", 1.0)
-    for key, mine, own in (("mixed", 2e6, 6e6), ("calm", 1.4e6, 1.5e6)):
-        row = rows[f"{KERNEL}/2/latency-first/{key}"]
-        row["blocks"] = dict.fromkeys(row["blocks"], [[[mine, mine], [own, own]]] * 12)
-    page = templates_doc.document(_put(tmp_path, "templates", rows))
-    assert "have a p99 of 1.50 ms under the kernel's own" in page
-    assert "it is 6.00 ms, so no scheduler can do better than 4.0 times; latency-first has 2.00 ms." in page
-
-
 def test_a_promised_share_is_compared_with_what_the_class_got(tmp_path: Path):
     rows = _figure("weighted-fair", "attack", 5.0)
     (row,) = rows.values()

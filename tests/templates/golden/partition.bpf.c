@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * schedctl_2e9c181d700b, from template partition.
+ * schedctl_461c3a528c57, from template partition.
  *
  * Classes reserve parts of the CPUs. What makes whole CPUs is theirs: there they go first, others borrow what they leave
  * idle, and give it back when the owner's task wakes. What is left of a reservation is time on the CPUs that nobody owns,
@@ -167,6 +167,7 @@ void BPF_STRUCT_OPS(part_running, struct task_struct *p)
 	c->running = t->class;
 	if (is_foreign(c, t))
 		c->lent_at = now;
+	bound_begins(c, t);
 }
 
 void BPF_STRUCT_OPS(part_stopping, struct task_struct *p, bool runnable)
@@ -174,6 +175,7 @@ void BPF_STRUCT_OPS(part_stopping, struct task_struct *p, bool runnable)
 	struct schedctl_task *t = task_record(p);
 	u64 now = bpf_ktime_get_ns();
 
+	cpu_record(bpf_get_smp_processor_id())->bound_runs = false;
 	if (!t)
 		return;
 	part_charge(p, t, account_stopping(t, now, runnable), now);
@@ -244,5 +246,5 @@ struct sched_ext_ops part_ops = {
 	.init = (void *)part_init,
 	.exit = (void *)part_exit,
 	.timeout_ms = 5000,
-	.name = "schedctl_2e9c181d700b",
+	.name = "schedctl_461c3a528c57",
 };
