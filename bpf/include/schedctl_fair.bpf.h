@@ -14,6 +14,11 @@
  *   nice     Weights of nice values are bounded to 10..1000 (about nice 10 to -10): the heaviest task of a queue gets
  *            100 times the lightest at most.
  *   affinity A CPU takes the first task of a queue that may run on it, and tries the next queue when there is none.
+ *   waking   A task whose bursts are brief, a quarter of its slice at most, takes its CPU when it wakes: at once from one
+ *            of a queue that has had more, if that one's burst is not brief, and from others once theirs is longer than a
+ *            slice, unless the task or its queue is ahead. It is charged as ever, so shares hold. It waits when whoever
+ *            woke it is about to sleep: else each message would be read before the next is written. The scheduler calls
+ *            fair_woken and fair_leave, and fair_running for none that is to keep its CPU; or it defines FAIR_WAITS.
  *
  *   owed     Where the scheduler defines FAIR_OWES, a queue for which that is true goes before all for which it is not,
  *            and after aged ones.
@@ -25,6 +30,9 @@
 
 #define FAIR_DSQ 0x1000	 /* DSQ of queue 0; the others follow */
 #define FAIR_AGED 0x1000	 /* added to the number of a queue that is picked because it aged */
+#define FAIR_CPUS 512	 /* a power of 2; CPUs above share the records of those below */
+#define FAIR_BRIEF 4	 /* the part of a slice that a brief burst takes at most */
+#define FAIR_TURN 100000 /* ns that a task has its CPU at least before one that wakes takes it */
 #define FAIR_TRIES 4	 /* queues tried in order of need before the plain sweep over all */
 #define NICE_WEIGHT_MIN 10
 #define NICE_WEIGHT_MAX 1000
@@ -117,11 +125,76 @@ static __in_line void fair_arrive(const struct schedctl_task *t)
 		q->vtime = fair_vtime - fair_lag_ns;
 }
 
-/* The task waits in its queue by `key`: its virtual time, or what a queue that is ordered otherwise goes by. */
+#ifndef FAIR_WAITS
+
+/* What runs on a CPU, as far as one that wakes must know it. */
+struct fair_cpu {
+	u64 put_at;
+	u64 since; /* when the task's burst began, or a usual one of its would have; 0: it keeps its CPU */
+	u64 queue;
+	u64 vtime; /* the task's, when it was put there */
+};
+
+static struct fair_cpu fair_cpus[FAIR_CPUS];
+
+static __in_line struct fair_cpu *fair_cpu(s32 cpu)
+{
+	return &fair_cpus[(u32)cpu % FAIR_CPUS];
+}
+
+/* ops.stopping: nothing runs on this CPU now. */
+static __in_line void fair_leave(void)
+{
+	fair_cpu(bpf_get_smp_processor_id())->since = 0;
+}
+
+/* ops.select_cpu: the task wakes. */
+static __in_line void fair_woken(struct schedctl_task *t, u64 wake_flags)
+{
+	if (t)
+		t->patient = wake_flags & SCX_WAKE_SYNC;
+}
+
+/* ops.enqueue: may the task, which wakes, have the CPU it is on at once? Then the next one to wake there waits. */
+static __noinline bool fair_cuts_in(struct task_struct *p, const struct schedctl_task *t, u64 slice)
+{
+	struct fair_cpu *c = fair_cpu(scx_bpf_task_cpu(p));
+	u64 mine = class_of(t)->queue, theirs = bounded(c->queue, NR_QUEUES), brief = slice / FAIR_BRIEF;
+	s64 ahead = queue_of(t)->vtime - queues[theirs].vtime;
+	u64 now = bpf_ktime_get_ns();
+	struct schedctl_stats *stats;
+
+	if (t->patient || !t->burst_avg || t->burst_avg > brief)
+		return false;
+	if (!c->since || minus(now, c->put_at) < FAIR_TURN)
+		return false;
+	if (minus(now, c->since) <= (ahead < 0 ? brief : slice))
+		return false;
+	if (mine == theirs ? !vtime_before(t->vtime, c->vtime) : ahead > (s64)fair_lag_ns)
+		return false;
+	c->since = 0;
+	stats = class_stats(t->class);
+	if (stats)
+		stats->preempts++;
+	return true;
+}
+
+#endif
+
+/*
+ * The task waits in its queue by `key`: its virtual time, or what a queue that is ordered otherwise goes by. One that wakes
+ * may have its CPU at once instead.
+ */
 static __always_inline void fair_enqueue(struct task_struct *p, struct schedctl_task *t, u64 slice, u64 key,
 					 u64 enq_flags)
 {
 	fair_arrive(t);
+#ifndef FAIR_WAITS
+	if ((enq_flags & SCX_ENQ_WAKEUP) && fair_cuts_in(p, t, slice)) {
+		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice, enq_flags | SCX_ENQ_PREEMPT);
+		return;
+	}
+#endif
 	scx_bpf_dsq_insert_vtime(p, queue_dsq(t), slice, key, enq_flags);
 }
 
@@ -135,11 +208,18 @@ static __in_line u64 fair_key(struct schedctl_task *t)
 	return t->vtime;
 }
 
-/* ops.running: the queue has come to where its running task is. */
+/* ops.running, after account_running: the queue has come to where the task is, and one that wakes may take its CPU. */
 static __in_line void fair_running(const struct schedctl_task *t)
 {
 	struct schedctl_queue *q = queue_of(t);
+#ifndef FAIR_WAITS
+	struct fair_cpu *c = fair_cpu(bpf_get_smp_processor_id());
 
+	c->put_at = t->started_at;
+	c->since = t->started_at - max(t->burst_ns, t->burst_avg);
+	c->queue = class_of(t)->queue;
+	c->vtime = t->vtime;
+#endif
 	if (vtime_before(q->task_vtime, t->vtime))
 		q->task_vtime = t->vtime;
 }

@@ -208,7 +208,9 @@ struct sched_ext_ops {
 #define SCX_DSQ_LOCAL 0x8000000000000002ULL
 #define SCX_DSQ_GLOBAL 0x8000000000000001ULL
 #define SCX_DSQ_LOCAL_ON 0xc000000000000000ULL /* | CPU */
+#define SCX_WAKE_SYNC 0x10 /* the waker says that it is about to sleep */
 #define SCX_ENQ_WAKEUP 1ULL
+#define SCX_ENQ_PREEMPT (1ULL << 32)
 #define SCX_TASK_QUEUED 1 /* sched_ext_entity.flags: runnable, not on its way to sleep */
 #define SCX_KICK_IDLE 1ULL
 #define SCX_KICK_PREEMPT 2ULL

@@ -115,6 +115,7 @@ struct schedctl_task {
 	u64 burst_ns;	 /* CPU time since it last slept */
 	u64 burst_avg;	 /* moving average of the bursts before, 1/4 the newest */
 	bool direct;	 /* was sent straight to an idle CPU */
+	bool patient;	 /* whoever woke it is about to sleep */
 };
 
 struct {

@@ -37,6 +37,9 @@ MAX_CLASSES = 255
 _US = 1_000
 _DEFAULT_REGRESSION = 0.05
 """What others may lose when no guardrail says: room for bursts above the measured share."""
+_FILLED, _HALF = 0.8, 0.5
+"""Of a CPU. Latency tasks that use about all of it have only each other to go before, and others would wait until none
+of them is left; with half of it, others that are rarely there come first."""
 
 
 @dataclass
@@ -152,12 +155,12 @@ def _latency(draft: _Draft, intents: Sequence[SchedulingIntent], profile: Worklo
         # A CPU's budget is its own: all of the classes' work may meet on one CPU.
         on_one = min(used * profile.topology.cpus, 1.0)
         source = "the guardrail for others allows" if allowed else "kept for bursts:"
-        draft.propose(
-            "latency_share",
-            on_one + room,
-            f"the latency classes used {format_percent(round(on_one, 3))} of one CPU; {source} "
-            f"{format_percent(room)} more",
-        )
+        part, told = on_one + room, f"the latency classes used {format_percent(round(on_one, 3))} of one CPU; "
+        if part > _FILLED:
+            part, told = _HALF, f"{told}they fill it, and others must not wait until none of them is left"
+        else:
+            told += f"{source} {format_percent(room)} more"
+        draft.propose("latency_share", part, told)
     bursts = [w.burst.percentile(99) for w in seen if w.burst is not None and w.burst.count]
     if bursts:
         longest = max(bursts)

@@ -115,6 +115,13 @@ def test_the_share_is_what_was_used_and_what_the_guardrail_leaves() -> None:
     assert any("guardrail" in reason for reason in made.reasons)
 
 
+def test_classes_that_fill_the_cpus_leave_room_for_whoever_comes_now_and_then() -> None:
+    seen = case.profile(case.workload("shop/checkout", "intent", cpu_share=0.9))
+    made = propose(intent("checkout", "wakeupLatency"), profile=seen)
+    assert made.parameters["latency_share"] == "50%"
+    assert any("they fill it" in reason for reason in made.reasons)
+
+
 def test_the_latency_slice_comes_from_the_measured_bursts() -> None:
     burst = Histogram(edges=(100_000, 200_000), widths=(100_000, 100_000), counts=(50, 50), total_ns=20_000_000)
     seen = case.profile(case.workload("shop/checkout", "intent", burst=burst))
@@ -126,7 +133,7 @@ def test_a_measurement_far_out_is_bent_into_the_declared_range() -> None:
     burst = Histogram(edges=(10**9,), widths=(10**9,), counts=(5,), total_ns=5 * 10**9)
     seen = case.profile(case.workload("shop/checkout", "intent", burst=burst, cpu_share=1.0))
     made = propose(intent("checkout", "wakeupLatency", target="1h"), profile=seen)
-    assert made.parameters == {"slice": "20ms", "latency_slice": "10ms", "latency_share": "95%"}
+    assert made.parameters == {"slice": "20ms", "latency_slice": "10ms", "latency_share": "50%"}
     assert made.classes[0].parameters == {"deadline": "1s"}
     assert render(made, TEMPLATES[made.template])
 

@@ -226,20 +226,33 @@ def test_a_reserved_cpu_is_kept_lent_and_given_back(guest: Guest) -> None:
     assert min(bound["units"]) > 0
 
 
-def test_latency_first_wakes_no_later_than_the_kernel_and_than_fair_sharing(guest: Guest) -> None:
+def test_brief_tasks_wake_about_as_soon_as_under_the_kernels_own(guest: Guest) -> None:
     web = cases.task_class(1, "wakeupLatency", comm=("web",), parameters={"deadline": "1ms"})
     mixed_load = (load("web", "wakers", "4", "5000", "2"), load("hog", "spin", "4", "2.2"))
     kernels_own = together(guest, *mixed_load)[0]
     with running(guest, "weighted-fair", cases.task_class(1, comm=("web",))):
-        fair = together(guest, *mixed_load)[0]
+        fair, beside_fair = together(guest, *mixed_load)
+        assert stats(guest, 1)["preempts"] > 0
     with running(guest, "latency-first", web):
-        first, hogs = together(guest, *mixed_load)
+        first, beside_first = together(guest, *mixed_load)
         assert stats(guest, 1)["preempts"] > 0
     for name, said in (("kernel", kernels_own), ("weighted-fair", fair), ("latency-first", first)):
         print(f"{guest.facts.release}: {name}: wakeup p50 {said['p50_us']:.0f} us, p99 {said['p99_us']:.0f} us")
-    assert min(hogs["units"]) > 0
-    assert first["p50_us"] < fair["p50_us"]
-    assert first["p50_us"] < 3 * kernels_own["p50_us"] + 1000
+    for hogs in (beside_fair, beside_first):
+        assert min(hogs["units"]) > 0
+    for woken in (fair, first):
+        assert woken["p50_us"] < 3 * kernels_own["p50_us"] + 1000
+
+
+def test_a_class_that_has_had_its_share_takes_no_cpu_when_it_wakes(guest: Guest) -> None:
+    """Of weight 1 beside 10,000: what its tasks use in a millisecond is more than it has coming in ten seconds."""
+    busy = cases.task_class(1, weight=1, comm=("busy",))
+    crowd = (load("busy", "wakers", "4", "2000", "2"), load("rest", "spin", "4", "2.2"))
+    with running(guest, "weighted-fair", busy, parameters={"others_weight": 10_000}):
+        together(guest, *crowd)
+        counted = stats(guest, 1)
+    assert counted["wakeups"] > 0
+    assert counted["preempts"] < counted["wakeups"] / 10
 
 
 def test_a_declared_long_job_runs_beside_short_ones_and_not_after_them(guest: Guest) -> None:

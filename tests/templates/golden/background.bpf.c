@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * schedctl_7739bfed49e7, from template background.
+ * schedctl_cc89fe3bd682, from template background.
  *
  * Tasks of background classes get the CPUs that nobody else wants, and give them back at once when somebody does; so
  * that none of them waits for ever, each CPU saves up a small part of its time for them. All other classes share the
@@ -140,6 +140,7 @@ s32 BPF_STRUCT_OPS(bgnd_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wak
 	bool is_idle = false;
 	s32 cpu = scx_bpf_select_cpu_dfl(p, prev_cpu, wake_flags, &is_idle);
 
+	fair_woken(t, wake_flags);
 	if (is_idle && t) {
 		t->direct = true;
 		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, task_slice(p, t), 0);
@@ -225,6 +226,7 @@ void BPF_STRUCT_OPS(bgnd_stopping, struct task_struct *p, bool runnable)
 	struct schedctl_task *t = task_record(p);
 
 	c->background = false;
+	fair_leave();
 	if (!t)
 		return;
 	task_charge(p, t, c, account_stopping(t, bpf_ktime_get_ns(), runnable));
@@ -291,5 +293,5 @@ struct sched_ext_ops bgnd_ops = {
 	.init = (void *)bgnd_init,
 	.exit = (void *)bgnd_exit,
 	.timeout_ms = 5000,
-	.name = "schedctl_7739bfed49e7",
+	.name = "schedctl_cc89fe3bd682",
 };

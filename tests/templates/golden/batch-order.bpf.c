@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * schedctl_859aaa3fc5bc, from template batch-order.
+ * schedctl_af1cf47076be, from template batch-order.
  *
  * The tasks of all batch classes wait in one queue, the longest job first, so that it does not end long after the
  * others; one that has waited for `ageing` goes before any that comes later. Each other class has a queue shared by
@@ -109,6 +109,7 @@ s32 BPF_STRUCT_OPS(border_select_cpu, struct task_struct *p, s32 prev_cpu, u64 w
 	bool is_idle = false;
 	s32 cpu = scx_bpf_select_cpu_dfl(p, prev_cpu, wake_flags, &is_idle);
 
+	fair_woken(t, wake_flags);
 	if (is_idle && t) {
 		t->direct = true;
 		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, task_slice(t), 0);
@@ -170,6 +171,7 @@ void BPF_STRUCT_OPS(border_stopping, struct task_struct *p, bool runnable)
 {
 	struct schedctl_task *t = task_record(p);
 
+	fair_leave();
 	if (!t)
 		return;
 	fair_charge(p, t, account_stopping(t, bpf_ktime_get_ns(), runnable));
@@ -234,5 +236,5 @@ struct sched_ext_ops border_ops = {
 	.init = (void *)border_init,
 	.exit = (void *)border_exit,
 	.timeout_ms = 5000,
-	.name = "schedctl_859aaa3fc5bc",
+	.name = "schedctl_af1cf47076be",
 };

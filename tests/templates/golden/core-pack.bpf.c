@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * schedctl_4e1dc65ba691, from template core-pack.
+ * schedctl_91ab02d4fdde, from template core-pack.
  *
  * Knows of cores. Tasks of spread classes get a core of their own while there is one; all others are packed: beside a
  * busy hyper-thread first, then on the CPU of the lowest number, so that whole cores stay free or asleep. CPU time is
@@ -103,6 +103,7 @@ s32 BPF_STRUCT_OPS(cpack_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wa
 	struct schedctl_task *t = task_record(p);
 	s32 cpu = t ? pick_cpu(p, t) : -1;
 
+	fair_woken(t, wake_flags);
 	if (!t || cpu < 0)
 		return prev_cpu;
 	t->direct = true;
@@ -167,6 +168,7 @@ void BPF_STRUCT_OPS(cpack_stopping, struct task_struct *p, bool runnable)
 {
 	struct schedctl_task *t = task_record(p);
 
+	fair_leave();
 	if (!t)
 		return;
 	fair_charge(p, t, account_stopping(t, bpf_ktime_get_ns(), runnable));
@@ -231,5 +233,5 @@ struct sched_ext_ops cpack_ops = {
 	.init = (void *)cpack_init,
 	.exit = (void *)cpack_exit,
 	.timeout_ms = 5000,
-	.name = "schedctl_4e1dc65ba691",
+	.name = "schedctl_91ab02d4fdde",
 };

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * schedctl_376887d65662, from template latency-first.
+ * schedctl_f0b61242560e, from template latency-first.
  *
  * Tasks of the latency classes go first, in order of deadline, and take a CPU from another task when none is idle. Each
  * CPU pays for that from a budget; when it is used up, the fair queues of the other classes go first until it has
@@ -163,6 +163,7 @@ s32 BPF_STRUCT_OPS(lfirst_select_cpu, struct task_struct *p, s32 prev_cpu, u64 w
 	bool is_idle = false;
 	s32 cpu = scx_bpf_select_cpu_dfl(p, prev_cpu, wake_flags, &is_idle);
 
+	fair_woken(t, wake_flags);
 	if (is_idle && t) {
 		t->direct = true;
 		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, task_slice(t), 0);
@@ -183,14 +184,12 @@ void BPF_STRUCT_OPS(lfirst_enqueue, struct task_struct *p, u64 enq_flags)
 	/* The kernel's own work for this CPU. */
 	if (is_cpu_kthread(p)) {
 		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, task_slice(t), enq_flags);
-		return;
-	}
-	if (is_latency(t)) {
+	} else if (is_latency(t)) {
 		latency_enqueue(p, t, enq_flags);
-		return;
+	} else {
+		fair_enqueue(p, t, task_slice(t), fair_key(t), enq_flags);
+		kick_idle_cpu(p);
 	}
-	fair_enqueue(p, t, task_slice(t), fair_key(t), enq_flags);
-	kick_idle_cpu(p);
 }
 
 void BPF_STRUCT_OPS(lfirst_dispatch, s32 cpu, struct task_struct *prev)
@@ -239,7 +238,8 @@ void BPF_STRUCT_OPS(lfirst_running, struct task_struct *p)
 		return;
 	account_running(t, bpf_ktime_get_ns());
 	cpu_record(bpf_get_smp_processor_id())->running = is_latency(t) ? RUNNING_LATENCY : RUNNING_OTHER;
-	fair_running(t);
+	if (!is_latency(t))
+		fair_running(t);
 }
 
 void BPF_STRUCT_OPS(lfirst_stopping, struct task_struct *p, bool runnable)
@@ -248,6 +248,7 @@ void BPF_STRUCT_OPS(lfirst_stopping, struct task_struct *p, bool runnable)
 	struct schedctl_task *t = task_record(p);
 
 	c->running = RUNNING_NOTHING;
+	fair_leave();
 	if (!t)
 		return;
 	task_charge(p, t, c, account_stopping(t, bpf_ktime_get_ns(), runnable));
@@ -314,5 +315,5 @@ struct sched_ext_ops lfirst_ops = {
 	.init = (void *)lfirst_init,
 	.exit = (void *)lfirst_exit,
 	.timeout_ms = 5000,
-	.name = "schedctl_376887d65662",
+	.name = "schedctl_f0b61242560e",
 };

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * schedctl_461c3a528c57, from template partition.
+ * schedctl_cd217fca1ec5, from template partition.
  *
  * Classes reserve parts of the CPUs. What makes whole CPUs is theirs: there they go first, others borrow what they leave
  * idle, and give it back when the owner's task wakes. What is left of a reservation is time on the CPUs that nobody owns,
@@ -12,6 +12,7 @@
 #define NR_UID_RULES 0
 #define MATCH_CGROUPS 1
 #define FAIR_OWES part_owes /* what a class has reserved on the CPUs of nobody goes before what it gets by weight */
+#define FAIR_WAITS /* a CPU of a class's own is not for others to take */
 #define NR_KNOBS 9
 #define KNOB_WEIGHTS 0, 1ULL, 10000ULL /* weight of class 0; the next rows are those of the other classes */
 #define KNOB_SLICE 4, 500000ULL, 20000000ULL /* parameter slice, ns */
@@ -246,5 +247,5 @@ struct sched_ext_ops part_ops = {
 	.init = (void *)part_init,
 	.exit = (void *)part_exit,
 	.timeout_ms = 5000,
-	.name = "schedctl_461c3a528c57",
+	.name = "schedctl_cd217fca1ec5",
 };

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * schedctl_ff17a290efde, from template pipeline.
+ * schedctl_495991e5deec, from template pipeline.
  *
  * Wake chains stay together: when a task of a chained class wakes another of its class and is about to sleep, the other
  * runs next on the same CPU, where what it was handed is still in the cache, unless somebody who waits needs the CPU more.
@@ -22,7 +22,6 @@
 char _license[] SEC("license") = "Dual BSD/GPL";
 
 #define MAX_CPUS 512	  /* a power of 2; CPUs above share the records of those below */
-#define SCX_WAKE_SYNC 0x10 /* the waker says that it is about to sleep */
 
 /* Live knobs, which user space may change while the scheduler runs; each is read within its range. */
 u64 schedctl_knobs[NR_KNOBS] SEC(".data.schedctl_knobs") = {
@@ -96,6 +95,7 @@ s32 BPF_STRUCT_OPS(pipe_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wak
 	s32 here = bpf_get_smp_processor_id(), cpu;
 	bool is_idle = false;
 
+	fair_woken(t, wake_flags);
 	/* Charged as one that waited in its queue: a chain must not run on for ever. */
 	if (t && hands_over(here, t, wake_flags) && bpf_cpumask_test_cpu(here, p->cpus_ptr) &&
 	    !scx_bpf_dsq_nr_queued(SCX_DSQ_LOCAL_ON | here) && !would_jump(t, here)) {
@@ -168,6 +168,7 @@ void BPF_STRUCT_OPS(pipe_stopping, struct task_struct *p, bool runnable)
 	struct schedctl_task *t = task_record(p);
 
 	cpu_record(bpf_get_smp_processor_id())->class = CLASS_OTHERS;
+	fair_leave();
 	if (!t)
 		return;
 	fair_charge(p, t, account_stopping(t, bpf_ktime_get_ns(), runnable));
@@ -232,5 +233,5 @@ struct sched_ext_ops pipe_ops = {
 	.init = (void *)pipe_init,
 	.exit = (void *)pipe_exit,
 	.timeout_ms = 5000,
-	.name = "schedctl_ff17a290efde",
+	.name = "schedctl_495991e5deec",
 };

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * schedctl_f10b7cbe62ad, from template throughput.
+ * schedctl_ac27b3b5ba36, from template throughput.
  *
  * Few switches. A task runs as long as its round allows: the fewer wait beside it, the longer, so that caches stay warm
  * and nobody waits longer than a round. CPU time is shared between classes by weight, and by nice value inside one; a
@@ -11,6 +11,7 @@
 #define NR_COMM_RULES 4
 #define NR_UID_RULES 0
 #define MATCH_CGROUPS 1
+#define FAIR_WAITS /* fewer switches are worth more here than short waits */
 #define NR_KNOBS 9
 #define KNOB_WEIGHTS 0, 1ULL, 10000ULL /* weight of class 0; the next rows are those of the other classes */
 #define KNOB_ROUND 4, 4000000ULL, 400000000ULL /* parameter round, ns */
@@ -193,5 +194,5 @@ struct sched_ext_ops tput_ops = {
 	.init = (void *)tput_init,
 	.exit = (void *)tput_exit,
 	.timeout_ms = 5000,
-	.name = "schedctl_f10b7cbe62ad",
+	.name = "schedctl_ac27b3b5ba36",
 };

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * schedctl_760c0704b004, from template weighted-fair.
+ * schedctl_a917baa258a6, from template weighted-fair.
  *
  * Each class of tasks has a queue. CPU time is shared between the classes by weight and between the tasks of one class
  * by nice value. A task that wakes takes an idle CPU when there is one and waits in its class's queue otherwise.
@@ -61,6 +61,7 @@ s32 BPF_STRUCT_OPS(wfair_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wa
 	bool is_idle = false;
 	s32 cpu = scx_bpf_select_cpu_dfl(p, prev_cpu, wake_flags, &is_idle);
 
+	fair_woken(t, wake_flags);
 	if (is_idle && t) {
 		t->direct = true;
 		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, task_slice(p, t), 0);
@@ -122,6 +123,7 @@ void BPF_STRUCT_OPS(wfair_stopping, struct task_struct *p, bool runnable)
 {
 	struct schedctl_task *t = task_record(p);
 
+	fair_leave();
 	if (!t)
 		return;
 	fair_charge(p, t, account_stopping(t, bpf_ktime_get_ns(), runnable));
@@ -186,5 +188,5 @@ struct sched_ext_ops wfair_ops = {
 	.init = (void *)wfair_init,
 	.exit = (void *)wfair_exit,
 	.timeout_ms = 5000,
-	.name = "schedctl_760c0704b004",
+	.name = "schedctl_a917baa258a6",
 };
