@@ -44,6 +44,8 @@ _LIMITS = """\
   frequencies, idle states and siblings are this machine's, shared by all of the guest: what locality and core-pack save
   on hardware does not show, and a switch costs more than it does there. Their timers are on time where QEMU's main
   thread may be real-time; where it may not, latencies have up to 4 ms of this machine's own scheduling in them.
+- A guest with more CPUs than the machine has waits for the machine, too: while one of its CPUs has none of those,
+  whoever was given it waits for milliseconds, whatever the scheduler in the guest does.
 - A run takes about a second at most. What comes of a scheduler after minutes is not in it.
 - Of many figures the lowest is low by luck too. A worst case whose interval includes 1 is none that was shown.
 - The class is filled with defaults but where its family's section says otherwise; a planner chooses better ones.
