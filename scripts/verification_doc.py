@@ -72,6 +72,9 @@ _NOT_PROVEN = """\
 - Limits are relative to the kernel's own scheduler in the same boot. Where it fares badly, a candidate may too.
 - Without KVM the guest's CPUs are emulated: the order of events is real, the durations are not those of a machine. What
   a trial finds there is about the order in which tasks run; caches, frequencies and idle states take no part in it.
+  QEMU's main thread, which raises the timer interrupts, is real-time there while it takes less than half of a CPU,
+  where that is allowed (root, or CAP_SYS_NICE); elsewhere wakeup latencies have up to 4 ms of this machine's own
+  scheduling in them.
 - Lint reads C text path by path and knows the bugs in its list. Silence of a rule is no proof.
 - Rates of detection are over `tests/corpus`, whose bugs were planted with the rules known. A bug of another kind may be
   caught more seldom.

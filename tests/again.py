@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A test whose guest QEMU's emulator broke is run once more, in a guest of its own: the fault was nobody's.
 
-The emulator runs stale code now and then, which panics the guest's kernel (microvm.EmulatorFault). All
-tests of a module share a guest, so one such fault would fail each that comes after it. Nothing else is run twice, and a
-second fault fails.
+The emulator runs stale code now and then, which panics the guest's kernel (microvm.EmulatorFault). All tests of a
+module share a guest, so one such fault would fail each that comes after it. Nothing else is run twice, and a second
+fault fails.
 """
 
 from __future__ import annotations
