@@ -30,6 +30,7 @@ random and grid, last those whose scenario or template was changed since. No row
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
 import signal
@@ -95,15 +96,20 @@ class Job:
         """Of all that the row's figures depend on and that nothing has to be measured for."""
         asked = (self.scenario, self.release, self.cpus)
         base = contenders.by_rules(*asked)
-        parts = [repr(self.scenario.trial), base.substance()]
+        parts, templates_used = [repr(self.scenario.trial), base.substance()], {base.template}
         if self.planner == "search":
             space = contenders.space_on(self.scenario, templates()[base.template], self.release, self.cpus)
             parts += [repr(space.dimensions), repr(SEARCH)]
         elif self.planner == "random":
-            parts.append(contenders.by_chance(*asked).substance())
+            point = contenders.by_chance(*asked)
+            parts.append(point.substance())
+            templates_used.add(point.template)
         elif self.planner == "grid":
-            parts += [point.substance() for point in contenders.grid(*asked)]
-        return filled.digest("\n".join(parts))
+            points = contenders.grid(*asked)
+            parts += [point.substance() for point in points]
+            templates_used.update(point.template for point in points)
+        parts += [filled.digest(filled.text(name)) for name in sorted(templates_used)]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
 def planned(jobs: list[Job], rows: Mapping[str, Any]) -> list[Job]:

@@ -8,6 +8,7 @@ the load that it is for, follows from the first objective that it suits.
 from __future__ import annotations
 
 import hashlib
+import re
 import statistics
 import time
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from controller.api.template import ParameterValue
 from controller.kernel import clang
 from controller.paths import data_dir
 from controller.render import builtin_templates, render, template_digest
+from controller.verify import elf
 
 COMM = "job*"
 """What the tasks of the class are called."""
@@ -41,6 +43,11 @@ _HOMES = {
 _AIMS = {"background": "others.wakeupLatency.p99"}
 _WEIGHTS = {"weighted-fair": 300}  # with the weight of everybody else there would be nothing to see
 _OF_CLASS: dict[str, dict[str, ParameterValue]] = {"core-pack": {"spread": True}, "partition": {"reserve": "50%"}}
+
+
+_DATA = (".rodata", ".data", ".struct_ops")
+_OPS_NAME = re.compile(rb"schedctl_[0-9a-f]{12}")
+"""It is made of the text's digest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +114,17 @@ def text(name: str) -> str:
     return render(proposal(name), templates()[name]).text
 
 
+@cache
 def digest(source: str) -> str:
-    """Of C and of the headers that it includes: figures of another digest are of another scheduler."""
-    found = hashlib.sha256(source.encode())
-    include = data_dir("bpf") / "include"
-    for path in sorted(include.rglob("*.h")):
-        found.update(path.read_bytes())
+    """Of the instructions and data that this C becomes: figures of another digest are of another scheduler.
+
+    A comment more, here or in a header, is none.
+    """
+    image = clang.compile_bpf(source, data_dir("bpf") / "include").object
+    parsed, found = elf.parse(image), hashlib.sha256()
+    for section in parsed.sections:
+        if section.executable or section.name.startswith(_DATA):
+            found.update(section.name.encode() + b"\0" + _OPS_NAME.sub(b"schedctl", parsed.data(section)))
     return found.hexdigest()[:16]
 
 

@@ -45,6 +45,17 @@ struct cpu_record {
 	bool bound_runs; /* a bound task has it */
 };
 
+#define BPF_F_TIMER_CPU_PIN 2
+#define CLOCK_MONOTONIC 1
+
+struct bpf_timer {
+	u64 opaque[2];
+};
+
+static long (*const bpf_timer_init)(struct bpf_timer *timer, void *map, u64 clock) = (void *)169;
+static long (*const bpf_timer_set_callback)(struct bpf_timer *timer, void *callback) = (void *)170;
+static long (*const bpf_timer_start)(struct bpf_timer *timer, u64 ns, u64 flags) = (void *)171;
+
 struct bound_timer {
 	struct bpf_timer timer;
 };

@@ -519,6 +519,8 @@ static __always_inline void record_exit(struct scx_exit_info *info)
 	struct schedctl_exit *record = bpf_map_lookup_elem(&schedctl_exit, &zero);
 	char *dump = bpf_map_lookup_elem(&schedctl_exit_dump, &zero);
 
+	/* Unwind tables, which come with -g, stay out of the object: nobody unwinds a BPF program. */
+	asm volatile(".cfi_sections");
 	if (!record)
 		return;
 	bpf_probe_read_kernel_str(record->reason, sizeof(record->reason), info->reason);

@@ -64,6 +64,7 @@ HOSTILE = {
     "has_include_next": '#if __has_include_next("@")\nint x;\n#endif',
     "has_embed": '#if __has_embed("@")\nint x;\n#endif',
     "incbin": 'asm(".incbin \\"@\\"");',
+    "incbin after what the headers say": 'asm(".cfi_sections" "\\n.incbin \\"@\\"");',
     "incbin in a function": 'void f(void) { __asm__ volatile(".incbin \\"@\\""); }',
     "incbin by pasted tokens": PASTE + 'GLUE(as, m)(".incbin \\"@\\"");',
     "incbin in pieces": PASTE + 'GLUE(as, m)("." "incbin \\"@\\"");',
