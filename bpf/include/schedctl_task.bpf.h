@@ -515,12 +515,14 @@ static __in_line u64 account_stopping(struct schedctl_task *t, u64 now, bool run
 /* ops.exit: keep why. The maps outlive the scheduler as long as somebody holds them or they are pinned. */
 static __always_inline void record_exit(struct scx_exit_info *info)
 {
-	u32 zero = 0;
-	struct schedctl_exit *record = bpf_map_lookup_elem(&schedctl_exit, &zero);
-	char *dump = bpf_map_lookup_elem(&schedctl_exit_dump, &zero);
+	u32 zero;
+	struct schedctl_exit *record;
+	char *dump;
 
 	/* Unwind tables, which come with -g, stay out of the object: nobody unwinds a BPF program. */
-	asm volatile(".cfi_sections");
+	asm volatile(".cfi_sections\n%0 = 0" : "=r"(zero));
+	record = bpf_map_lookup_elem(&schedctl_exit, &zero);
+	dump = bpf_map_lookup_elem(&schedctl_exit_dump, &zero);
 	if (!record)
 		return;
 	bpf_probe_read_kernel_str(record->reason, sizeof(record->reason), info->reason);

@@ -51,8 +51,9 @@ _TOKEN = re.compile(
         (?P<text>(?:u8|[uUL])?(?:"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*')) | (?P<open>/\*|["'][^\n]*)""",
     re.VERBOSE | re.DOTALL,
 )
-_NO_UNWIND_TABLES = '".cfi_sections")'
-"""The one directive that bpf/include gives the assembler: it names no file and writes nothing."""
+_NO_UNWIND_TABLES = re.compile(r'"\.cfi_sections\\n%0 = 0" : "=r"\(zero\)\)')
+"""The one directive that bpf/include gives the assembler: it names no file and writes nothing. Without an instruction
+beside it two lines would be told of one instruction, which the kernel refuses."""
 _DIGRAPH = {"%:": "#", "<:": "[", ":>": "]", "<%": "{", "%>": "}"}
 
 
@@ -207,7 +208,7 @@ def _asm_bodies(text: str) -> Iterator[str]:
 
 def _screen_asm(body: str) -> None:
     """Only instructions, as bpf/include uses them: an assembler directive starts with a dot, and nothing is escaped."""
-    if body.strip() == _NO_UNWIND_TABLES:
+    if _NO_UNWIND_TABLES.fullmatch(body.strip()):
         return
     template = "".join(re.findall(r'"((?:\\.|[^"\\\n])*)"', body))
     if re.search(r"\\[^nt\"]", template) or re.search(r"(?:^|\\n|\\t|[;\s])\s*\.[A-Za-z]", template) or "#" in template:
