@@ -69,13 +69,9 @@ def finished(done: CommandResult, what: str) -> str:
     return done.stdout
 
 
-def _spec(workload: str, metric: Metric | None = None) -> TrialSpec:
-    return TrialSpec(workload, metric or OBJECTIVES[workload], comm=COMM, others_comm="other*")
-
-
 def _trial(workload: str, metric: Metric | None, metrics: tuple[str, ...]) -> Callable[[Guest], Run]:
     def opened(guest: Guest) -> Run:
-        spec = _spec(workload, metric)
+        spec = TrialSpec(workload, metric or OBJECTIVES[workload], comm=COMM, others_comm="other*")
         sizes = workloads.calibrate(guest, workload)
 
         def run(work_seed: int, name_seed: int, allowed_s: float) -> dict[str, float]:
