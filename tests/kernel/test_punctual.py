@@ -6,11 +6,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,34 +16,23 @@ from controller.kernel.microvm import Guest
 from controller.kernel.punctual import RT_LIMIT_S, Punctual
 from tests.conftest import missing
 from tests.kernel.conftest import kernel_image
+from tests.observe.loads import running
 
 FIFO = os.SCHED_FIFO | os.SCHED_RESET_ON_FORK
-SLEEPS = "import time\nprint(flush=True)\nwhile True: time.sleep(0.01)"
+SLEEPS = "import time\nwhile True: time.sleep(0.01)"
 HARDLY_SLEEPS = """
 import time
-print(flush=True)
 while True:
     end = time.monotonic() + 0.02
     while time.monotonic() < end: pass
     time.sleep(0.001)
 """
-SPINS = "print(flush=True)\nwhile True: pass"
-
-
-@contextmanager
-def program(text: str) -> Iterator[subprocess.Popen[bytes]]:
-    with subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE) as process:
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == b"\n"
-            yield process
-        finally:
-            process.kill()
+SPINS = "while True: pass"
 
 
 @pytest.fixture(autouse=True)
 def may() -> None:
-    with program(SLEEPS) as process:
+    with running(b"sleeps", SLEEPS) as process:
         try:
             os.sched_setscheduler(process.pid, os.SCHED_FIFO, os.sched_param(1))
         except PermissionError:
@@ -55,7 +40,7 @@ def may() -> None:
 
 
 def test_a_thread_that_sleeps_stays_real_time():
-    with program(SLEEPS) as process:
+    with running(b"sleeps", SLEEPS) as process:
         punctual = Punctual(process.pid)
         time.sleep(0.3)
         punctual.check()
@@ -64,7 +49,7 @@ def test_a_thread_that_sleeps_stays_real_time():
 
 
 def test_one_that_takes_most_of_a_cpu_is_made_an_ordinary_one_for_good():
-    with program(HARDLY_SLEEPS) as process:
+    with running(b"hardly", HARDLY_SLEEPS) as process:
         punctual = Punctual(process.pid)
         time.sleep(0.5)
         punctual.check()
@@ -77,14 +62,14 @@ def test_one_that_takes_most_of_a_cpu_is_made_an_ordinary_one_for_good():
 
 
 def test_one_that_never_sleeps_is_ended_by_the_kernel():
-    with program(SPINS) as process:
+    with running(b"spins", SPINS) as process:
         begun = Punctual(process.pid)
         assert begun.active
         assert process.wait(20) in (-signal.SIGXCPU, -signal.SIGKILL)
 
 
 def test_one_that_has_ended_is_none_of_its_business():
-    with program(SLEEPS) as process:
+    with running(b"sleeps", SLEEPS) as process:
         process.kill()
         process.wait()
         punctual = Punctual(process.pid)
