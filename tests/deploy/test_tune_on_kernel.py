@@ -17,6 +17,7 @@ from controller.kernel import images, knobs, nodevm, qemu
 from controller.render import render
 from tests.builders import intent, policy, revision
 from tests.conftest import missing
+from tests.deploy import tuning
 from tests.templates import cases
 
 pytestmark = pytest.mark.kernel
@@ -30,7 +31,8 @@ def made(name: str, gold: int, lead: int, *, stalls: bool = False) -> tuple[Sche
     rendered = render(proposal, FAIR)
     text = rendered.text
     if stalls:
-        text = text.replace("fair_enqueue(p, t,", "if (0) fair_enqueue(p, t,").replace("= 5000,", "= 1000,")
+        # Class gold alone: were all to wait for ever, whoever attaches it might too, and be told that it failed.
+        text = text.replace("fair_enqueue(p, t,", "if (t->class != 1) fair_enqueue(p, t,").replace("= 5000,", "= 1000,")
     built = cases.built(text).object
     plain = revision(name, policy(), (intent(),))
     digests = plain.spec.digests.model_copy(update={"object": sha256(built), "code": knobs.code_digest(built)})
@@ -66,9 +68,10 @@ def story(
         done = vm.exec(argv, timeout_s=150, cwd=str(Path(__file__).parents[2]))
     finally:
         vm.stop()
-    print(done.stderr.decode())
     lines = [json.loads(line) for line in done.stdout.decode().splitlines()]
-    return {line.pop("step"): line for line in lines}
+    steps = {line.pop("step"): line for line in lines}
+    assert {*tuning.STEPS} - {*steps} == {"died_pinned", "died_unpinned"}, done.stderr.decode()
+    return steps
 
 
 def test_the_knobs_change_and_the_scheduler_stays(story: dict[str, Any], revisions: dict[str, Any]) -> None:

@@ -64,20 +64,22 @@ def seen(deployment: Deployment | None = None) -> dict[str, Any]:
 
 def shares() -> float:
     """CPU time that a task called gold gets beside one called lead on one CPU, as a ratio."""
-    children = {name: _spin(name, 1.5) for name in ("gold", "lead")}
+    start = time.monotonic() + 0.5  # both are there by then
+    children = {name: _spin(name, start, 3) for name in ("gold", "lead")}
     used = {name: os.wait4(pid, 0)[2] for name, pid in children.items()}
     gold, lead = (used[name].ru_utime + used[name].ru_stime for name in ("gold", "lead"))
     return gold / lead
 
 
-def _spin(name: str, seconds: float) -> int:
+def _spin(name: str, start: float, seconds: float) -> int:
+    """The process id of a task of that name that wants CPU 0 for so long from `start` on, of the monotonic clock."""
     pid = os.fork()
     if pid:
         return pid
     Path("/proc/self/comm").write_text(name)
     os.sched_setaffinity(0, {0})
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    time.sleep(max(start - time.monotonic(), 0))
+    while time.monotonic() < start + seconds:
         pass
     os._exit(0)
 
@@ -125,7 +127,7 @@ def bury(_folder: Path) -> dict[str, Any]:
 def stall(folder: Path) -> dict[str, Any]:
     deployment = Deployment(STATE, pins=PINS)
     deployment.attach(admitted(folder, "stalls"), {})
-    spinners = [_spin(f"hog{n}", 6) for n in range(3)]
+    spinners = [_spin("gold", time.monotonic(), 6) for _ in range(3)]
     for pid in spinners:
         os.waitpid(pid, 0)
     died = deployment.actual().died
