@@ -29,7 +29,7 @@ def remembered(
     from controller.reconcile.diff import PlanTask
     from controller.reconcile.memory import Memory
     from controller.reconcile.node import plan_outcomes
-    from controller.reconcile.planner import question_of
+    from controller.reconcile.questions import question_of
 
     target = keys.target_of(seen)
     if target is None:  # a profile from a kernel without BTF: no revision was made for it
