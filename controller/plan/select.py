@@ -89,8 +89,10 @@ def propose(
             return offline("the policy's planner.budget.usdPerDay is 0")
     try:
         made = claude.propose(
-            profile, intents, policy, allowed, base, by, earlier=past.lessons, ledger=ledger, desk=desk
-        )
+            profile, intents, policy, allowed, base, by,
+            earlier=past.lessons, failures=sum(one.planner == "claude" for one in past.rejected()),
+            ledger=ledger, desk=desk,
+        )  # fmt: skip
     except claude.NoAnswer as reason:
         return offline(f"claude gave no proposal: {reason.message}")
     drafted = _drafted(policy, desk)

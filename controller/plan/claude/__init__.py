@@ -39,7 +39,6 @@ from controller.api import (
     SchedulerPolicy,
     SchedulerTemplate,
     SchedulingIntent,
-    Verdict,
     WorkloadProfile,
 )
 from controller.plan.claude import author, executor, learner, observer, planner, tiers
@@ -69,13 +68,15 @@ def propose(
     by: Settings | Transport,
     *,
     earlier: Sequence[Lesson] = (),
+    failures: int = 0,
     ledger: Ledger | None = None,
     deadline_s: float = DEADLINE_S,
     desk: Desk | None = None,
 ) -> Proposal:
     """`base` (the rules planner's proposal) with the models' choices in place of its own. Raises NoAnswer.
 
-    `templates` are those the policy allows; `earlier` is what became of proposals for the same inputs, oldest first.
+    `templates` are those the policy allows; `earlier` is what became of proposals for the same key, oldest first, and
+    `failures` counts those of a model that were rejected for the same inputs.
     `desk` is where a new template is handed in, if the policy allows one.
     Returns or raises within `deadline_s` (and DRAFTING_S, with a desk), or for a transport with patience within that
     for each of its questions.
@@ -99,7 +100,7 @@ def propose(
         ledger or Ledger(),
         Guard.of_plan(_trusted(transport, earlier, drafting=drafting), profile, intents, policy, templates, base),
         time.monotonic() + most_s,
-        failures=sum(one.planner == "claude" and one.verdict is Verdict.REJECTED for one in earlier),
+        failures=failures,
     )
     findings = observer.by_rules(prompt)
     if observer.unexplained(prompt, findings):
