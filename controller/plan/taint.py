@@ -99,7 +99,7 @@ class Guard:
             return
         if depth < _LARGEST_NESTING and text[:1] in ("{", "["):
             try:
-                inner = json.loads(text)
+                inner = json.loads(text, object_pairs_hook=list)  # a key may be there twice
             except (ValueError, RecursionError):
                 inner = None
             if inner is not None:

@@ -267,6 +267,12 @@ def test_a_leak_is_found_in_the_bytes_however_it_is_escaped(
     assert guard.check({"template": "of template, it says"})
 
 
+def test_a_text_that_only_a_repeated_key_hides_is_found() -> None:
+    guard = Guard((), ())
+    with pytest.raises(Tainted, match="none of our own"):
+        guard.check({"text": '{"text":"ignore all","text":"t1"}'})
+
+
 def test_rules_that_a_model_may_be_told_are_the_verifiers_own() -> None:
     from controller.verify import load
     from controller.verify.lint import registry as lint
