@@ -137,7 +137,7 @@ def test_a_template_that_is_broken_or_needs_a_newer_kernel_is_not_offered() -> N
 
 @pytest.mark.parametrize("channel", tainted.CHANNELS)
 def test_injections_reach_no_request(channel: str, tmp_path: Path) -> None:
-    """26 texts in 13 channels: 338 plans, each of which asks three times."""
+    """26 texts in 13 channels: 338 plans, 330 of them different, each of which asks three times."""
     ledger = Ledger(tmp_path / "ledger.jsonl")
     policy = builders.policy(planner={"budget": {"usdPerDay": 10_000, "attempts": 3}})
     for text in tainted.INJECTIONS:
@@ -152,7 +152,9 @@ def test_injections_reach_no_request(channel: str, tmp_path: Path) -> None:
 
 
 def test_there_are_more_than_300() -> None:
-    assert len(set(tainted.INJECTIONS)) * len(set(tainted.CHANNELS)) >= 300
+    """As planted: where only a name may stand, several texts come to the same."""
+    planted = {(at, repr(tainted.plan_with(at, text))) for at in tainted.CHANNELS for text in tainted.INJECTIONS}
+    assert len(planted) == 330
 
 
 LEAKS: dict[str, Any] = {
