@@ -176,6 +176,7 @@ def test_the_catalogue_is_small(ask: Ask) -> None:
     assert executor < 9_000
 
 
+CONTEXT = "model_context_window_exceeded"
 HTML = Scripted(body=b"<html>", headers={"content-type": "text/html"}, as_it_is=True)
 NO_JSON = Scripted(
     body=b"event: message_start\ndata: {\n\n", headers={"content-type": "text/event-stream"}, as_it_is=True
@@ -184,6 +185,9 @@ ENDINGS: dict[str, tuple[list[Scripted], str, float | None]] = {
     "refusal": ([refusal()], "the model refused", 0.0054),
     "max_tokens": ([max_tokens()] * 3, "3 answers were refused, the last by: schema of answer", 0.0054),
     "pause": ([answer("", stop_reason="pause_turn")], "pause_turn", 0.0054),
+    "tool_use": ([answer(case.strategy(), stop_reason="tool_use")], "stopped for tool_use", 0.0054),
+    "stop_sequence": ([answer(case.strategy(), stop_reason="stop_sequence")], "stopped for stop_sequence", 0.0054),
+    "context": ([answer(case.strategy(), stop_reason=CONTEXT)], f"stopped for {CONTEXT}", 0.0054),
     "a stop reason of tomorrow": ([answer("", stop_reason="\x1b]bored")], "another reason", 0.0054),
     "invalid request": ([error(400, "invalid_request_error")], "HTTP 400", 0),
     "bad key": ([error(401, "authentication_error")], "refused the key", 0),
@@ -192,6 +196,8 @@ ENDINGS: dict[str, tuple[list[Scripted], str, float | None]] = {
     "overloaded for good": ([overloaded()] * 3, "overloaded", 0),
     "broken for good": ([cut(case.good()[0])] * 3, "failed or broke off", None),
     "server error": ([error(500, "api_error")] * 3, "HTTP 500", None),
+    "a time-out there": ([error(408, "timeout_error")] * 3, r"refused the request \(HTTP 408\)", 0),
+    "a conflict": ([error(409, "conflict_error")] * 3, r"refused the request \(HTTP 409\)", 0),
     "a request too large": ([error(413, "request_too_large")], "too large", 0),
     "no such model": ([error(404, "not_found_error")], "does not know the model", 0),
     "forbidden": ([error(403, "permission_error")], "may not use", 0),
