@@ -237,13 +237,30 @@ def test_a_redirect_is_not_followed(ask: Ask) -> None:
     assert other.requests == []
 
 
-@pytest.mark.parametrize("passing", [overloaded(), error(500, "api_error"), cut(), rate_limited(0.01), broken_off()])
-def test_what_passes_is_tried_again(ask: Ask, passing: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+PASSING: dict[str, tuple[list[Scripted], list[float]]] = {
+    "overloaded": ([overloaded()], [0.5]),
+    "overloaded twice": ([overloaded()] * 2, [0.5, 1.0]),
+    "overloaded, and says for how long": ([error(529, "overloaded_error", retry_after=3)], [3.0]),
+    "server error": ([error(500, "api_error")], [0.5]),
+    "a time-out there": ([error(408, "timeout_error")], [0.5]),
+    "a conflict": ([error(409, "conflict_error")], [0.5]),
+    "cut": ([cut()], [0.5]),
+    "rate limit": ([rate_limited(0.01)], [0.01]),
+    "rate limit of seconds, then a cut": ([rate_limited(7), cut()], [7.0, 1.0]),
+    "a stream that ends in an overload": ([broken_off()], [0.5]),
+}
+"""What the endpoint does first, and how long is waited after each: as long as it asks for, else ever longer."""
+
+
+@pytest.mark.parametrize("name", PASSING)
+def test_what_passes_is_tried_again(ask: Ask, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    passing, expected = PASSING[name]
     waits: list[float] = []
     monkeypatch.setattr(asking.time, "sleep", waits.append)
-    with MessagesServer([passing, *case.good()]) as server:
+    with MessagesServer([*passing, *case.good()]) as server:
         assert ask(server).planner.name == "claude"
-    assert len(waits) == 1
+    assert waits == expected
+    assert len(server.requests) == len(passing) + 2
 
 
 @pytest.mark.parametrize("late", [slow(case.good()[0], delay_s=60), slow(case.good()[0], drip_s=0.2)])
