@@ -2,7 +2,8 @@
 """Tape: what was asked of a model and what came back, as data that takes the model's place later.
 
 While a tape is `opened`, every exchange with a transport goes on it, the Messages API's and the file bridge's alike;
-one that is playing answers in the transport's place, and a question that is not the recorded one is said to differ. The
+one that is playing answers in the transport's place, and a question that is not the recorded one is said to differ.
+What the clock said goes on it too: how long answers took decides where a plan gives up, and a replay takes no time. The
 key is on no tape: it is no part of a request. A tape belongs to the thread that opened it.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -63,15 +65,25 @@ class Asked(ApiModel):
 
 
 class Tape:
-    """The exchanges of one campaign; of a `playing` one they are answered in their order."""
+    """The exchanges of one campaign; of a `playing` one they are answered in their order.
+
+    `clock`: each reading of it, in order; None for one that was recorded before there were readings on tapes.
+    """
 
     def __init__(
-        self, exchanges: Sequence[Exchange] = (), asked: Asked | None = None, *, playing: bool = False
+        self,
+        exchanges: Sequence[Exchange] = (),
+        asked: Asked | None = None,
+        clock: Sequence[float] | None = (),
+        *,
+        playing: bool = False,
     ) -> None:
         self.exchanges = list(exchanges)
         self.asked = asked
+        self.clock = list(clock) if clock is not None else None
         self.playing = playing
         self._at = 0
+        self._readings = 0
 
     def note(self, request: Mapping[str, Any], reply: Mapping[str, Any] | None, failure: Failure | None) -> None:
         """Keep an exchange."""
@@ -83,20 +95,36 @@ class Tape:
     def next(self, request: Mapping[str, Any]) -> Exchange:
         """The recorded answer to `request`. TapeDiffers when another one was recorded, or none."""
         if self._at == len(self.exchanges):
-            raise TapeDiffers(f"request {self._at + 1} of the model was never recorded")
+            told = f"request {self._at + 1} of the model was never recorded"
+            raise TapeDiffers(told if self.clock is not None else f"{told}; {_NO_CLOCK}")
         found, self._at = self.exchanges[self._at], self._at + 1
         place = first_difference(found.request, json.loads(json.dumps(dict(request))))
         if place is not None:
             raise TapeDiffers(f"request {self._at} of the model is not the recorded one: {place}")
-        if found.failure is not None and self._at < len(self.exchanges):
-            # It was waited for then; what came next is known already.
-            found = found.model_copy(update={"failure": found.failure.model_copy(update={"retry_after_s": 1e-3})})
         return found
+
+    def tick(self, elapsed_s: float) -> float:
+        """A reading of the clock: `elapsed_s`, which is noted, or what it said then. TapeDiffers past the last one.
+
+        Where no readings were recorded time stands still: a wait that was made then is made again, and a plan that gave
+        up because its time was over asks for what was never recorded.
+        """
+        if self.clock is None:
+            return 0.0
+        if not self.playing:
+            self.clock.append(elapsed_s)
+            return elapsed_s
+        if self._readings == len(self.clock):
+            raise TapeDiffers("the plan goes on where the recorded one had ended")
+        self._readings += 1
+        return self.clock[self._readings - 1]
 
     def unasked(self) -> int:
         """Recorded exchanges that nobody has asked for yet."""
         return len(self.exchanges) - self._at if self.playing else 0
 
+
+_NO_CLOCK = "the bundle does not say how long anything took, so an end for want of time cannot be made again"
 
 _current: ContextVar[Tape | None] = ContextVar("tape", default=None)
 
@@ -114,6 +142,25 @@ def opened(tape: Tape) -> Iterator[Tape]:
         yield tape
     finally:
         _current.reset(token)
+
+
+class Clock:
+    """How long a plan has been going on, since this was made; by the open tape when it plays, and then nobody waits."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+
+    def read(self) -> float:
+        """Seconds, to the millisecond: what is decided by them is decided by what the tape holds."""
+        elapsed_s = round(time.monotonic() - self._began, 3)
+        tape = current()
+        return elapsed_s if tape is None else tape.tick(elapsed_s)
+
+    def wait(self, seconds: float) -> None:
+        """Let so much time go by."""
+        tape = current()
+        if tape is None or not tape.playing:
+            time.sleep(seconds)
 
 
 def exchange(by: Transport, role: str, request: Mapping[str, Any], timeout_s: float) -> Reply:

@@ -102,7 +102,7 @@ def campaign_of(files: Mapping[str, bytes]) -> Campaign:
         templates=_all(SchedulerTemplate, json.loads(files["templates.json"]), "templates.json"),
         past=_past_of(json.loads(files["past.json"])),
         key=str(about["planKey"]),
-        tape=tape.Tape(exchanges, asked, playing=True),
+        tape=tape.Tape(exchanges, asked, model.get("clock"), playing=True),
         bench=Player(measured) if measured is not None else None,
         measured=measured,
         ledger=files["ledger.jsonl"],
