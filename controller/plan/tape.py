@@ -51,7 +51,8 @@ class TapeDiffers(SchedctlError):
 
 
 class Asked(ApiModel):
-    """Who there was to ask: whether there was a key, the model that was pinned, and why nobody could be asked.
+    """Who there was to ask: whether there was a key, the model that was pinned, and why nobody could be asked, with the
+    remedy.
 
     `given`: a transport was, and what it said of itself.
     """
@@ -59,6 +60,7 @@ class Asked(ApiModel):
     keyed: bool = False
     model: str = ""
     trouble: str = ""
+    remedy: str = ""
     given: bool = False
     billed: bool = True
     patience_s: float | None = None
@@ -206,13 +208,13 @@ def settings(ask: Callable[[], Settings | None]) -> Settings | None:
         try:
             found = ask()
         except InputError as error:
-            tape.asked = Asked(trouble=error.message)
+            tape.asked = Asked(trouble=error.message, remedy=error.remedy)
             raise
         tape.asked = Asked(keyed=found is not None, model=found.model if found is not None else "")
         return found
     was = tape.asked or Asked()
     if was.trouble:
-        raise InputError(was.trouble)
+        raise InputError(was.trouble, remedy=was.remedy)
     return messages.Settings(key="replayed", model=was.model) if was.keyed else None
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from controller.errors import InputError
 from controller.plan import messages
 from controller.plan.messages import CallFailed, Reply
 from controller.reconcile import bundle
@@ -125,3 +127,24 @@ def test_a_plan_that_goes_on_where_the_recorded_one_ended_differs(monkeypatch):
         (check,) = replay(bundle.Bundle("", altered)).checks
         assert check.result == "differs"
         assert told in check.detail
+
+
+# Who there was to ask ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["claude", "auto"])
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [(messages.BASE_URL, "https://example.org"), (messages.MODEL, "no model"), (messages.KEY, "")],
+)
+def test_what_stood_against_asking_comes_again_with_its_remedy(monkeypatch, mode, variable, value):
+    monkeypatch.setenv(messages.KEY, case.KEY)
+    monkeypatch.setenv(variable, value)
+    policy = builders.policy(planner={"mode": mode})
+    campaign = Campaign(case.profile(), case.INTENTS, policy, case.TEMPLATES)
+    with contextlib.suppress(InputError):
+        campaign.propose()
+    assert ("set" in campaign.error) == (mode == "claude"), "it says what to do"
+    monkeypatch.delenv(variable, raising=False)
+    found = replay(bundle.Bundle("", campaign.files()))
+    assert {c.result for c in found.checks} == {"ok"}, found.checks
