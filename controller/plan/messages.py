@@ -41,7 +41,7 @@ TOO_LONG = "too_long"
 """Our own stop reason, of an answer that we cut off."""
 _MODEL_ID = re.compile(r"[a-z0-9][a-z0-9.@-]{0,99}")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
-_MAX_TOKENS_COUNTED = 10**9
+MAX_TOKENS_COUNTED = 10**9
 
 _held_key = ""
 """The key, once it was taken out of the environment."""
@@ -270,7 +270,7 @@ def _count(usage: Any, counts: dict[str, Any]) -> None:
 def _usage(counts: Mapping[str, Any]) -> Usage | None:
     found = [counts.get(name, 0 if name.startswith("cache_") else None) for name in _COUNTED]
     given, made, cached, written = (
-        n if isinstance(n, int) and not isinstance(n, bool) and 0 <= n <= _MAX_TOKENS_COUNTED else None for n in found
+        n if isinstance(n, int) and not isinstance(n, bool) and 0 <= n <= MAX_TOKENS_COUNTED else None for n in found
     )
     if given is None or made is None or cached is None or written is None:
         return None

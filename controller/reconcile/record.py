@@ -92,11 +92,6 @@ class Campaign:
     def files(self) -> dict[str, bytes]:
         """The files of its bundle."""
         about = {"schedctl": __version__, "planKey": self.key, "error": self.error, "day": self.day}
-        model = {
-            "asked": self.tape.asked.wire() if self.tape.asked is not None else None,
-            "exchanges": [e.wire() for e in self.tape.exchanges],
-            "clock": self.tape.clock,
-        }
         made: dict[str, bytes] = {
             "campaign.json": _json(about),
             "profile.json": _json(self.profile.wire()),
@@ -104,7 +99,7 @@ class Campaign:
             "policy.json": _json(self.policy.model_copy(update={"status": None}).wire()),
             "templates.json": _json([t.wire() for t in self.templates]),
             "past.json": _json(_past_wire(self.past)),
-            "model.json": _json(model),
+            "model.json": _json(self.tape.contents().wire()),
             "ledger.jsonl": self.ledger,
         }
         if self.measured is not None:
