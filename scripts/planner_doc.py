@@ -147,8 +147,8 @@ policy.spec.planner.search`). It needs the extra `search` (optuna), which `make 
 
 {_quoted(taint.__doc__)}
 
-The key is taken out of the environment when it is read, goes into one HTTP header, and only to the API's host or to
-loopback; redirects are not followed.
+The key is taken out of the environment as `schedctl` starts, so that no program it starts inherits it. It goes into one
+HTTP header, and only to the API's host or to loopback; redirects are not followed.
 
 ## The file bridge
 

@@ -87,7 +87,7 @@ def _plan(args: Namespace, context: Context) -> int:
     if not args.no_recall and bridge is None:
         from controller.cli.recalling import remembered
 
-        known, past = remembered(context, store, desired, seen, policy, intents, templates)
+        known, past = remembered(context, store, desired, seen, policy, intents, templates, recording=bool(args.record))
     with _measuring(policy, seen, templates, context) as bench:
         if args.record:
             from controller.cli.campaign import recorded

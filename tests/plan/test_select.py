@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from controller import apikey
 from controller.api import Proposal
 from controller.errors import InputError
 from controller.plan import messages, rules, select
@@ -26,7 +27,7 @@ from tests.plan.search_case import need_optuna
 @pytest.fixture(autouse=True)
 def _surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SCHEDCTL_STATE", str(tmp_path))
-    messages.forget_key()
+    apikey.forget()
     for name in (messages.KEY, messages.BASE_URL, messages.MODEL):
         monkeypatch.delenv(name, raising=False)
 
@@ -264,8 +265,8 @@ def test_the_agent_holds_the_key_before_it_starts_anything_and_a_node_forgets_it
     monkeypatch.setattr(loop, "run", looked)
     subprocess.run(["git", "init", "--quiet", str(tmp_path / "repo")], check=True)
     for role in ("planner", "all", "node"):
-        messages.forget_key()
+        apikey.forget()
         monkeypatch.setenv(messages.KEY, case.KEY)
         assert run("agent", "run", "--role", role, repo=tmp_path / "repo").code == 0
     assert seen == [(False, False), (False, False), (False, True)]
-    messages.forget_key()
+    apikey.forget()

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from controller import apikey
 from controller.api import PlanOutcome, SchedulerRevision, Verdict, now
 from controller.errors import GuestError, ToolMissing
 from controller.plan import messages
@@ -31,11 +32,11 @@ from tests.reconcile.planning import Bench, Told, observed, repository, rules
 def _homes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in ("CONFIG", "STATE", "CACHE"):
         monkeypatch.setenv(f"SCHEDCTL_{name}", str(tmp_path / name))
-    messages.forget_key()
+    apikey.forget()
     monkeypatch.setenv(messages.KEY, case.KEY)
     monkeypatch.setattr("controller.reconcile.planner.verification_kernels", lambda policy, release: ())
     yield
-    messages.forget_key()
+    apikey.forget()
 
 
 def store_for(tmp_path: Path, **planner: Any) -> GitStore:

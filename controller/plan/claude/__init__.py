@@ -29,7 +29,6 @@ where it is checked, judged, and left for a branch of its own. No plan uses it b
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 from controller.api import (
@@ -99,7 +98,7 @@ def propose(
         transport,
         ledger or Ledger(),
         Guard.of_plan(_trusted(transport, earlier, drafting=drafting), profile, intents, policy, templates, base),
-        time.monotonic() + most_s,
+        most_s,
         failures=failures,
     )
     findings = observer.by_rules(prompt)
