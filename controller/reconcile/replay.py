@@ -103,7 +103,7 @@ def replay(bundle: Bundle) -> Replay:
     checks = [Check(name, "differs", problem) for name, problem in sorted(bundle.problems.items())]
     try:
         about = bundles.value(bundle.files, "campaign.json", _About)
-        campaign = _campaign(bundle.files, about)
+        campaign = campaign_of(bundle.files)
     except SchedctlError as problem:
         return Replay((*checks, Check("bundle", "differs", f"it cannot be replayed: {problem}")))
     if about.schedctl != __version__:
@@ -115,8 +115,9 @@ def replay(bundle: Bundle) -> Replay:
     return _reverified(campaign, proposal, bundle.files, checks)
 
 
-def _campaign(files: Mapping[str, bytes], about: _About) -> Campaign:
+def campaign_of(files: Mapping[str, bytes]) -> Campaign:
     """The campaign in a bundle's files, its tape rewound. InputError for what is missing or none."""
+    about = bundles.value(files, "campaign.json", _About)
     measured = None
     if "measured.json" in files:
         measured = list(bundles.values(files, "measured.json", Exchange))

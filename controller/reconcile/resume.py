@@ -24,8 +24,8 @@ def kept(before: PlanOutcome | None, task: PlanTask, past: Past) -> Campaign | N
     try:
         read = bundle.read(bundle.find(before.campaign))
         campaign = campaign_of(read.files)
-        proposal = Proposal.model_validate_json(read.files["proposal.json"])
-    except (SchedctlError, ValueError, KeyError, TypeError):
+        proposal = bundle.value(read.files, "proposal.json", Proposal)
+    except SchedctlError:
         return None
     named = {t.name for t in campaign.templates}
     whole = not read.problems and campaign.key == task.key and proposal.template in named
