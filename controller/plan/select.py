@@ -84,7 +84,7 @@ def propose(
         try:
             by = _settings(policy)
         except InputError as error:
-            return offline(error.message)
+            return offline(str(error) if mode == "claude" else error.message)
         if policy.spec.planner.budget.usd_per_day == 0:
             return offline("the policy's planner.budget.usdPerDay is 0")
     try:
@@ -117,7 +117,7 @@ def _searched(
     try:
         search.ready()
     except InputError as error:
-        return _noted(base, error.message)
+        return _noted(base, str(error))
     return search.propose(base, template, policy, past, bench)
 
 

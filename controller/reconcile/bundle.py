@@ -22,6 +22,7 @@ from pydantic import ValidationError
 
 from controller import paths
 from controller.api import ApiModel, sha256
+from controller.api.decode import whole
 from controller.errors import InputError
 
 FORMAT = "schedctl.dev/campaign/v1"
@@ -29,7 +30,6 @@ INDEX = "bundle.json"
 MAX_KEPT = 64
 MAX_KEPT_BYTES = 256 << 20
 MAX_FILE_BYTES = 64 << 20
-MAX_DIGITS = 20
 MAX_PLACE = 200
 """Of a place in a file, which may be named by whoever made the file."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}(/[A-Za-z0-9][A-Za-z0-9._+-]{0,127})?")
@@ -143,18 +143,11 @@ def values(files: Mapping[str, bytes], name: str, model: type[M]) -> tuple[M, ..
 
 def _parsed(files: Mapping[str, bytes], name: str) -> Any:
     try:
-        return json.loads(raw(files, name), parse_int=_whole)
+        return json.loads(raw(files, name), parse_int=whole)
     except RecursionError:
         raise InputError(f"{name}: it is nested too deep") from None
     except ValueError as error:
         raise InputError(f"{name}: {error}") from None
-
-
-def _whole(digits: str) -> int:
-    """A number that arithmetic with floats can take: Python's own have no end."""
-    if len(digits) > MAX_DIGITS:
-        raise ValueError(f"a whole number has {len(digits)} digits")
-    return int(digits)
 
 
 def _held_to(model: type[M], found: Any, name: str, place: str = "") -> M:
