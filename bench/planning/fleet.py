@@ -19,7 +19,7 @@ from typing import Any
 from unittest import mock
 
 from bench.planning.questions import ASKED, KEY, SMALL, Question
-from controller import verify
+from controller import apikey, verify
 from controller.api import KernelColumn, Resource, RevisionTarget, StageResult, Verdict
 from controller.api.decode import encode
 from controller.plan import messages
@@ -92,11 +92,11 @@ def homes(folder: Path) -> Iterator[None]:
         mock.patch.dict(os.environ, kept | found | plain, clear=True),
         mock.patch.object(planner, "verification_kernels", return_value=()),
     ):
-        messages.forget_key()
+        apikey.forget()
         try:
             yield
         finally:
-            messages.forget_key()
+            apikey.forget()
 
 
 def repository(folder: Path, question: Question, *, bare: bool = False) -> Path:

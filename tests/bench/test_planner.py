@@ -87,7 +87,7 @@ def test_the_walk_asks_whom_the_planner_asks(tmp_path: Path, failures: int):
     earlier = [past(planner="claude", verdict=Verdict.REJECTED, stage="load", rule="load/x")] * failures
     policy = builders.policy()
     claude.propose(
-        SMALL.profile, SMALL.intents, policy, SMALL.templates, SMALL.base, asker, earlier=earlier,
+        SMALL.profile, SMALL.intents, policy, SMALL.templates, SMALL.base, asker, earlier=earlier, failures=failures,
         ledger=Ledger(tmp_path / "ledger.jsonl"),
     )  # fmt: skip
     sizes = {role: {"prompt_bytes": len(json.dumps(request, separators=(",", ":")))} for role, request in asker.asked}
