@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What planning by models sends and what that costs, what injections reach it, and what harmful answers come to.
+"""What planning by models sends and what that costs, what reaches it, and what it comes to when others mean harm.
 
 No model is asked: answers are authored, so bytes are measured and everything that depends on a model is reckoned from
 stated assumptions. For twelve questions (four profiles, three sets of intents) the requests of every role are recorded
 on the production path; the observer is made to be asked by a profile that its rules have nothing to say of, the learner
-by a past that points both ways. Tokens are bytes over an assumed ratio, output tokens are assumed, prices are those of
-the ledger's table. Then every injection of the tests is put into every channel and looked for in every request, and
-every harmful answer is given. The table goes to stderr, JSON to stdout and to bench/results/planner.json.
+by a past that points both ways, the author by a strategy that names a gap. Tokens are bytes over an assumed ratio,
+output tokens are assumed, prices are those of the ledger's table.
+
+Then every injection of the tests is put into every channel and looked for in every request, every harmful answer is
+given, and a model refuses for ever (bench/planning/refusing.py); a thousand equal nodes are planned for (fleet.py), two
+planners race for one key (race.py), and a planner is killed at every few lines of its way (kills.py). All of it takes
+about ten minutes. The table goes to stderr, JSON to stdout and to bench/results/planner.json.
 
     python bench/planner.py
 """
@@ -27,22 +31,22 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT)]
 
+from bench.planning import cost, fleet, kills, race, refusing  # noqa: E402
+from bench.planning.questions import answers  # noqa: E402
 from controller.api import (  # noqa: E402
     Histogram,
     IntentSpec,
     Objective,
     ObjectMeta,
-    Proposal,
     SchedulingIntent,
     WorkloadProfile,
     WorkloadSelector,
 )
 from controller.plan import claude, rules  # noqa: E402
-from controller.plan.claude import NoAnswer, executor, planner, tiers  # noqa: E402
-from controller.plan.ledger import PRICES_AS_OF, Ledger, Usage, cost  # noqa: E402
+from controller.plan.claude import NoAnswer, tiers  # noqa: E402
+from controller.plan.drafting import Desk  # noqa: E402
+from controller.plan.ledger import PRICES_AS_OF, Ledger, Usage  # noqa: E402
 from controller.plan.messages import Reply  # noqa: E402
-from controller.plan.prompt import build  # noqa: E402
-from controller.plan.values import Filling, Strategy  # noqa: E402
 from controller.render import render  # noqa: E402
 from tests import builders  # noqa: E402
 from tests.plan import claude_case as case  # noqa: E402
@@ -50,12 +54,9 @@ from tests.plan import hostile_answers, tainted  # noqa: E402
 from tests.plan.test_roles import gain, past  # noqa: E402
 
 RESULTS = ROOT / "bench" / "results" / "planner.json"
-AIM_USD = 0.05
 MEASURED = tuple(role for role in tiers.ROLES if role != "author")
-"""An author is asked for a gap in the catalogue, which none of the questions has."""
-ATTEMPTS = 3
-ACCEPTANCE = (1.0, 0.5, 1 / 3)
-"""Share of proposals that verification accepts: not known, so the cost is reckoned for several."""
+"""An author is asked for a gap in the catalogue, which none of the questions has by itself (see `commissioned`)."""
+ATTEMPTS = cost.ATTEMPTS
 POLICY = builders.policy(planner={"budget": {"usdPerDay": 10_000, "attempts": ATTEMPTS}})
 
 
@@ -135,59 +136,58 @@ def recorded(folder: Path, *, tried: bool) -> list[tuple[str, str, dict[str, Any
     for wanted, intents in QUESTIONS.items():
         for node, profile in profiles(intents).items():
             base = rules.propose(profile, intents, POLICY, case.TEMPLATES)
-            answers = authored(profile, intents, base)
-            asker = Recorder(answers)
+            said = answers(profile, intents, case.TEMPLATES, base)
+            asker = Recorder(said)
             earlier = [past(figures=gain(others=-4.0, **{"class": 9.0}))] if tried else []
             claude.propose(
                 profile, intents, POLICY, case.TEMPLATES, base, asker,
                 earlier=earlier, ledger=Ledger(folder / "ledger.jsonl"),
             )  # fmt: skip
-            found += [(f"{node}, {wanted}", role, request, len(answers[role])) for role, request in asker.asked]
+            found += [(f"{node}, {wanted}", role, request, len(said[role])) for role, request in asker.asked]
     return found
 
 
-def authored(profile: WorkloadProfile, intents: tuple[SchedulingIntent, ...], base: Proposal) -> dict[str, str]:
-    """What the rules would answer in each role, with two sentences as a model would add them."""
-    prompt = build(profile, intents, case.TEMPLATES, base, expressions=True)
-    reasons = ("i1 waits longer at p99 than its target.", "others keep what the guardrail says.")
-    strategy = planner.by_rules(prompt, base).model_copy(update={"reasons": reasons})
-    if not strategy.aims:
-        strategy = strategy.model_copy(update={"holes": tuple(prompt.templates[strategy.template].holes)[:1]})
-    filling = executor.by_rules(prompt, strategy, base).model_copy(update={"reasons": reasons})
-    found = [{"subject": handle, "kind": "idle"} for handle in prompt.classes]
-
-    def text(said: Strategy | Filling) -> str:
-        return json.dumps(said.model_dump(mode="json", by_alias=True))
-
-    return {
-        "planner": text(strategy),
-        "executor": text(filling),
-        "observer": json.dumps({"findings": found}),
-        "learner": json.dumps({"lessons": [{"attempt": 1, "advice": "smallerStep"}]}),
-    }
+def commissioned(folder: Path) -> list[tuple[str, str, dict[str, Any], int]]:
+    """The author's requests of all twelve, under a policy that allows new templates. None of its answers is authored
+    here, so each is refused and its size is 0."""
+    policy = builders.policy(planner={"autonomy": "template", "budget": {"usdPerDay": 10_000, "attempts": 1}})
+    found = []
+    for wanted, intents in QUESTIONS.items():
+        for node, profile in profiles(intents).items():
+            base = rules.propose(profile, intents, policy, case.TEMPLATES)
+            said = answers(profile, intents, case.TEMPLATES, base, lacks="order")
+            asker = Recorder(said | {"author": "{}"})
+            desk = Desk(frozenset(), refusing.unjudged)
+            claude.propose(
+                profile, intents, policy, case.TEMPLATES, base, asker, ledger=Ledger(folder / "ledger.jsonl"), desk=desk
+            )
+            found += [(f"{node}, {wanted}", role, asked, 0) for role, asked in asker.asked if role == "author"]
+    return found
 
 
 def sizes(requests: list[tuple[str, str, dict[str, Any], int]]) -> dict[str, Any]:
     """Bytes by role: what stays the same (instructions, catalogue, schema), what is new, and the answer."""
     found: dict[str, Any] = {}
-    for role in MEASURED:
+    for role in tiers.ROLES:
         mine = [(request, answer) for _, r, request, answer in requests if r == role]
         if not mine:
             continue
         stable = [_stable(request) for request, _ in mine]
         new = [len(json.dumps(request["messages"], separators=(",", ":"))) for request, _ in mine]
-        answers = [answer for _, answer in mine]
+        answered = [answer for _, answer in mine if answer]
         whole = [a + b for a, b in zip(stable, new, strict=True)]
         found[role] = {
             "requests": len(mine),
             "stable_bytes": _spread(stable),
             "new_bytes": _spread(new),
-            "answer_bytes": _spread(answers),
+            "answer_bytes": _spread(answered) if answered else None,
+            "prompt_bytes": statistics.median(whole),
             "prompt_tokens": round(statistics.median(whole) / tiers.BYTES_PER_TOKEN),
             "stable_tokens": round(statistics.median(stable) / tiers.BYTES_PER_TOKEN),
             "output_tokens_assumed": tiers.ROLES[role].expected_tokens,
-            "cached_share": round(statistics.median(stable) / statistics.median(whole), 3),
+            "stable_share": round(statistics.median(stable) / statistics.median(whole), 3),
         }
+        found[role]["can_be_cached"] = cost.can_be_cached(found[role])
     return found
 
 
@@ -197,59 +197,6 @@ def _stable(request: Mapping[str, Any]) -> int:
 
 def _spread(values: list[int]) -> dict[str, float]:
     return {"least": min(values), "median": statistics.median(values), "most": max(values)}
-
-
-def dollars(roles: Mapping[str, Any], names: tuple[str, ...], model: str, *, warm: bool) -> float:
-    """One answer of each role by one model, nothing refused; warm: what is stable is read from the cache."""
-    total = 0.0
-    for name in names:
-        stable, whole = roles[name]["stable_tokens"], roles[name]["prompt_tokens"]
-        new, out = whole - stable, roles[name]["output_tokens_assumed"]
-        kinds = Usage(0, out, cached=stable, written=new) if warm else Usage(0, out, written=whole)
-        billed = cost(model, kinds)
-        assert billed is not None
-        total += billed
-    return total
-
-
-def ladder(roles: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, float]:
-    """A plan in which `tiers.choose` picks the models and answers are refused as often as it believes, expected."""
-    usd, ended_well = 0.0, 1.0
-    for name in names:
-        size = round(roles[name]["prompt_tokens"] * tiers.BYTES_PER_TOKEN)
-        refused: dict[str, int] = {}
-        reaching = 1.0
-        for _ in range(ATTEMPTS):
-            model = tiers.choose(name, size, 10.0, {}, refused)  # type: ignore[arg-type]
-            tier = next(t for t in tiers.TIERS if t.model == model)
-            once = dollars(roles, (name,), model, warm=False)
-            usd += ended_well * reaching * once
-            reaching *= 1 - tiers.chance(tier, {}, refused)
-            refused[model] = refused.get(model, 0) + 1
-        ended_well *= 1 - reaching
-    return {"usd": usd, "ends_with_a_proposal": ended_well}
-
-
-def cost_model(roles: Mapping[str, Any]) -> dict[str, Any]:
-    """Dollars a plan and per accepted policy, by tier and for the rule that chooses among them."""
-    plain: tuple[str, ...] = ("planner", "executor")
-    full: tuple[str, ...] = ("observer", "learner", "planner", "executor")
-    found: dict[str, Any] = {}
-    for tier in tiers.TIERS:
-        found[tier.name] = {
-            "model": tier.model,
-            "plan_cold_usd": dollars(roles, plain, tier.model, warm=False),
-            "plan_warm_usd": dollars(roles, plain, tier.model, warm=True),
-            "all_four_roles_cold_usd": dollars(roles, full, tier.model, warm=False),
-        }
-    chosen = ladder(roles, plain)
-    found["chosen by the rule"] = {"model": "", "plan_cold_usd": chosen["usd"]} | {
-        "ends_with_a_proposal_if_beliefs_hold": chosen["ends_with_a_proposal"]
-    }
-    for each in found.values():
-        each["accepted_usd"] = {f"{share:.2f}": each["plan_cold_usd"] / share for share in ACCEPTANCE}
-        each["within_aim"] = all(usd <= AIM_USD for usd in each["accepted_usd"].values())
-    return found
 
 
 def injections(folder: Path) -> dict[str, Any]:
@@ -301,25 +248,41 @@ def measure() -> dict[str, Any]:
     """Everything."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        requests = recorded(folder, tried=False) + recorded(folder, tried=True)
-        roles = sizes(requests)
-        calls = [role for _, role, _, _ in recorded(folder, tried=False)]
+        first = recorded(folder, tried=False)
+        roles = sizes(first + recorded(folder, tried=True) + commissioned(folder))
+        published = cost.at_ratio(roles, cost.PUBLISHED_RATIO)
+        calls = [role for _, role, _, _ in first]
         return {
             "benchmark": "planner",
             "measured": datetime.now(UTC).isoformat(timespec="seconds"),
             "prices_as_of": PRICES_AS_OF,
             "assumed": {
                 "bytes_per_token": tiers.BYTES_PER_TOKEN,
-                "output_tokens": {role: tiers.ROLES[role].expected_tokens for role in MEASURED},
-                "acceptance": list(ACCEPTANCE),
+                "output_tokens": {role: setting.expected_tokens for role, setting in tiers.ROLES.items()},
+                "acceptance": list(cost.ACCEPTANCE),
+                "attempts": cost.ATTEMPTS,
+                "budget_usd": cost.BUDGET_USD,
             },
+            "cache_minimum": {"tokens": cost.CACHE_MINIMUM, "as_of": cost.CACHE_MINIMUM_AS_OF},
             "questions": len(QUESTIONS) * len(profiles(())),
             "calls_of_first_plans": {role: calls.count(role) for role in MEASURED},
             "roles": roles,
-            "cost": cost_model(roles),
-            "aim_usd": AIM_USD,
+            "cost": cost.cost_model(roles),
+            "cost_at_published_ratio": {
+                "bytes_per_token": cost.PUBLISHED_RATIO,
+                "accepted": cost.accepted_by_rule(published),
+                "can_be_cached": [role for role, size in published.items() if cost.can_be_cached(size)],
+            },
+            "aim_usd": cost.AIM_USD,
             "injections": injections(folder),
             "harm": harm(folder),
+            "refusing": refusing.measure(folder),
+            "fleet": fleet.measure(folder / "fleet"),
+            "race": {
+                "lease": race.measure(folder / "race"),
+                "no lease": race.measure(folder / "unleased", race.CONTROL_ROUNDS, leased=False),
+            },
+            "kills": kills.measure(folder / "kills"),
         }
 
 
@@ -327,21 +290,42 @@ def show(result: Mapping[str, Any]) -> str:
     """A table for people."""
     lines = [f"{'role':<10} {'stable B':>9} {'new B':>7} {'tokens':>7} {'cached':>7}"]
     for role, size in result["roles"].items():
+        cached = f"{size['stable_share']:.0%}" if size["can_be_cached"] else "no"
         lines.append(
             f"{role:<10} {size['stable_bytes']['median']:>9.0f} {size['new_bytes']['median']:>7.0f} "
-            f"{size['prompt_tokens']:>7} {size['cached_share']:>7.0%}"
+            f"{size['prompt_tokens']:>7} {cached:>7}"
         )
     for name, each in result["cost"].items():
-        shares = ", ".join(f"${usd:.4f} at {share}" for share, usd in each["accepted_usd"].items())
-        lines.append(f"{name:<20} ${each['plan_cold_usd']:.4f} a plan; accepted policy: {shares}")
-    lines.append(f"injections: {result['injections']}")
-    lines.append(f"harm: {result['harm']}")
+        told = ", ".join(
+            f"${usd['median_usd']:.4f} ({usd['mean_usd']:.4f}) at {share}" for share, usd in each["accepted"].items()
+        )
+        lines.append(f"{name:<20} ${each['plan_cold_usd']:.4f} a plan; accepted policy, median (mean): {told}")
+    lines += [f"{name}: {result[name]}" for name in ("injections", "harm", "refusing", "fleet", "race", "kills")]
     return "\n".join(lines)
 
 
+def faults(result: Mapping[str, Any]) -> list[str]:
+    """What must not be, as sentences: none is the only good result."""
+    refused, equal, raced, killed = result["refusing"].values(), result["fleet"], result["race"], result["kills"]
+    wrong = {
+        "an injection reached a request": result["injections"]["requests_holding_any"],
+        "a harmful answer came to more than a rejection or a safe proposal": result["harm"]["anything else"],
+        "a refusal came to more than that": sum(each["anything else"] for each in refused),
+        "refusals took more than the budget": sum(each["over_budget"] for each in refused),
+        "equal nodes were not planned for once": equal["campaigns"] != 1 or equal["nodes_served"] != equal["nodes"],
+        "two planners planned one key": raced["lease"]["planned_twice"],
+        "a key was left unplanned": raced["lease"]["never_planned"],
+        "without a lease nobody planned twice either: the rounds show nothing": not raced["no lease"]["planned_twice"],
+        "a call is not accounted": killed["calls_unaccounted"],
+        "a ledger counts too little after a kill": killed["ledgers_that_count_too_little"],
+        "a ledger does not go on after a kill": killed["ledgers_that_do_not_go_on"],
+    }
+    return [sentence for sentence, found in wrong.items() if found]
+
+
 def main() -> int:
-    """0, or 1 when an injection reached a request or harm came to more than a rejection or a safe proposal."""
-    parser = argparse.ArgumentParser(description="Sizes and costs of planning by models, injections, harmful answers.")
+    """0, or 1 when anything came to what must not be."""
+    parser = argparse.ArgumentParser(description="Sizes and costs of planning by models, and what harm comes to.")
     parser.add_argument("--output", type=Path, default=RESULTS, metavar="FILE", help="default: bench/results")
     arguments = parser.parse_args()
     result = measure()
@@ -349,7 +333,9 @@ def main() -> int:
     arguments.output.write_text(text, encoding="utf-8")
     print(text, end="")
     print(show(result), file=sys.stderr)
-    return int(result["injections"]["requests_holding_any"] > 0 or result["harm"]["anything else"] > 0)
+    wrong = faults(result)
+    print("\n".join(f"error: {sentence}" for sentence in wrong), end="\n" if wrong else "", file=sys.stderr)
+    return int(bool(wrong))
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 """`make planner-doc`: writes docs/planner.md from the code's own definitions and from bench/results.
 
 What the roles are, how a model is chosen, what the prices are and what is checked before a request leaves is read from
-the modules that do it; bytes, costs, injections and harmful answers from the result of `bench/planner.py`, how good the
-offline planners are from that of `bench/grid.py`. What was not measured is said to be so, in a section of its own.
-`--check` as for every page (doc_pages).
+the modules that do it; what `bench/planner.py` measured is told by planner_figures, how good the offline planners are
+is read from the result of `bench/grid.py`. What was not measured is said to be so, in a section of its own. `--check`
+as for every page (doc_pages).
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from bench.kit.scenarios import SCENARIOS
 from controller.plan import bridge, claude, drafting, ledger, payback, search, taint
 from controller.plan.claude import author, tiers
 from controller.plan.search import catalogue, course, pruning, space
+from scripts import planner_figures
 from scripts.doc_pages import NOT_MEASURED, Page, read_document, table
+from scripts.planner_figures import COMMAND
 
 __all__ = ["COMMAND", "NOT_MEASURED", "document", "main"]
 
-COMMAND = "python bench/planner.py"
 GRID_COMMAND = "python bench/grid.py"
 
 UNKNOWN = """\
@@ -39,10 +40,10 @@ UNKNOWN = """\
   The budget does not rest on either: before a call it takes a token for each byte and the most output allowed, after it
   the bill.
 - **What the cache really saves.** Requests are laid out for it (what stays the same first, a breakpoint after each
-  block, no intent in the schema); whether a prefix is long enough and still there is the API's to say. The bills in the
-  ledger tell (`schedctl budget --calls -o wide`).
-- **What an author writes, and what that costs.** Its request holds header files and one of our templates, some 75 kB;
-  how often a draft passes, and what a person then thinks of it, no authored answer can tell.
+  block, no intent in the schema); whether a prefix has the tokens that we think, and is still there, is the API's to
+  say. The bills in the ledger tell (`schedctl budget --calls -o wide`).
+- **What an author writes.** Its request is measured, what it answers is assumed; how often a draft passes, and what a
+  person then thinks of it, no authored answer can tell.
 - **The offline planners on real nodes.** The twelve scenarios' profiles are authored, their loads are the trial's, in
   guests of a few emulated CPUs; what a node's own load would say may differ.
 
@@ -147,8 +148,8 @@ policy.spec.planner.search`). It needs the extra `search` (optuna), which `make 
 
 {_quoted(taint.__doc__)}
 
-The key is taken out of the environment when it is read, goes into one HTTP header, and only to the API's host or to
-loopback; redirects are not followed.
+The key is taken out of the environment as `schedctl` starts, so that no program it starts inherits it. It goes into one
+HTTP header, and only to the API's host or to loopback; redirects are not followed.
 
 ## The file bridge
 
@@ -162,66 +163,8 @@ def _quoted(text: str | None) -> str:
 
 def _measured(results: Path) -> str:
     found = read_document(results / "planner.json")
-    told = [*_sizes(found), *_cost(found), *_harm(found)] if found else [f"{NOT_MEASURED}: `{COMMAND}` measures it.\n"]
+    told = [*planner_figures.told(found)] if found else [f"{NOT_MEASURED}: `{COMMAND}` measures it.\n"]
     return "\n".join([*told, *_grid(read_document(results / "grid.json")), UNKNOWN])
-
-
-def _sizes(found: dict[str, Any]) -> Iterable[str]:
-    assumed = found["assumed"]
-    calls = ", ".join(f"{role} {count}" for role, count in found["calls_of_first_plans"].items())
-    yield f"## Sizes of requests\n\n`{COMMAND}`, {found['measured'][:10]}.\n"
-    yield (
-        f"Bytes as sent, medians of {found['questions']} questions (four profiles, three sets of intents), each "
-        "planned without a past and with one that points both ways. Tokens are bytes / "
-        f"{assumed['bytes_per_token']:g}, an assumption. *Can be cached* is the part that is the same for every plan "
-        f"with the same templates. Calls in the {found['questions']} plans without a past: {calls}.\n"
-    )
-    rows = [
-        [
-            role, f"{s['stable_bytes']['median']:.0f}", f"{s['new_bytes']['median']:.0f}",
-            f"{s['new_bytes']['least']:.0f} to {s['new_bytes']['most']:.0f}", f"{s['answer_bytes']['median']:.0f}",
-            s["prompt_tokens"], s["output_tokens_assumed"], f"{s['cached_share']:.0%}",
-        ]
-        for role, s in found["roles"].items()
-    ]  # fmt: skip
-    header = ["role", "same bytes", "new bytes", "least to most", "answer bytes", "tokens", "output tokens (assumed)"]
-    yield table([*header, "can be cached"], rows) + "\n"
-
-
-def _cost(found: dict[str, Any]) -> Iterable[str]:
-    shares = [f"{share:.2f}" for share in found["assumed"]["acceptance"]]
-    yield (
-        f"## Dollars\n\nA plan is the planner and the executor, one answer each; prices of {found['prices_as_of']}. "
-        "*Cold*: all of the prompt is written to the cache; *warm*: the part that is the same is read from it. *Chosen "
-        "by the rule* is what `tiers.choose` expects when its beliefs hold: a small model first, the refused answers "
-        "and the larger models that they lead to included. An accepted policy costs as many plans as verification "
-        f"needs to accept one; at which share it does is not known. The aim is at most ${found['aim_usd']:.2f}.\n"
-    )
-    rows = []
-    for name, each in found["cost"].items():
-        accepted = [each["accepted_usd"][share] for share in shares]
-        warm = f"${each['plan_warm_usd']:.4f}" if "plan_warm_usd" in each else "–"
-        cells = [f"${usd:.4f}{'' if usd <= found['aim_usd'] else ' (above)'}" for usd in accepted]
-        rows.append([name, each["model"] or "–", f"${each['plan_cold_usd']:.4f}", warm, *cells])
-    header = ["tier", "model", "plan, cold", "plan, warm", *(f"accepted, at {share}" for share in shares)]
-    yield table(header, rows) + "\n"
-
-
-def _harm(found: dict[str, Any]) -> Iterable[str]:
-    told, harm = found["injections"], found["harm"]
-    yield (
-        f"## Injections\n\n{told['injections']} texts in each of {told['channels']} channels (process names, command "
-        "lines, cgroups, units, pod labels, manifest names, annotations, templates' texts, commit messages, compiler, "
-        f"verifier, guest console, node and kernel names): {told['plans']} plans, {told['requests']} requests. "
-        f"Requests that held any byte of an injection: **{told['requests_holding_any']}**.\n"
-    )
-    yield (
-        f"## Harmful answers\n\n{harm['answers']} answers (out of range, of wrong types, a megabyte long, code in "
-        "expressions, tricks with Unicode, forged handles), each given again and again: "
-        f"{harm['rejected']} plans ended in a clear rejection, {harm['safe proposal']} in a safe proposal, "
-        f"**{harm['anything else']}** in anything else. The dearest took ${harm['most_usd_of_one']:.4f} of a budget of "
-        f"${harm['budget_usd']:.2f}.\n"
-    )
 
 
 def _grid(found: dict[str, Any]) -> Iterable[str]:

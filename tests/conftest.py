@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from typing import NoReturn
 
 import hypothesis
 import pytest
 
+from controller import apikey
 from tests.again import pytest_runtest_makereport, pytest_runtest_protocol
 
 __all__ = ["missing", "pytest_runtest_makereport", "pytest_runtest_protocol"]
@@ -32,6 +32,4 @@ def missing(what: str, remedy: str = "make setup") -> NoReturn:
 def _no_key_is_left() -> Iterator[None]:
     """A planner holds the key that it took out of the environment: the next test has none."""
     yield
-    messages = sys.modules.get("controller.plan.messages")
-    if messages is not None:
-        messages.forget_key()
+    apikey.forget()

@@ -22,6 +22,8 @@ from controller.errors import ManifestError
 
 MAX_BYTES = 1 << 20
 """A manifest above 1 MiB is refused unread."""
+MAX_DIGITS = 20
+"""Of a whole number: those of 2^64 - 1."""
 _MAX_NODES = 50_000
 _MAX_DEPTH = 64
 
@@ -170,8 +172,17 @@ def _resource(node: yaml.Node, file: str) -> Resource:
         raise ManifestError(invalid(kind_name, str(name), list(dict.fromkeys(details))), line=line) from None
 
 
+def whole(digits: str) -> int:
+    """A whole number of JSON (`parse_int`). ValueError for one that no counter holds: Python's own have no end, and
+    arithmetic with floats does.
+    """
+    if len(digits) > MAX_DIGITS:
+        raise ValueError(f"a whole number has {len(digits)} digits, at most {MAX_DIGITS} can be counted")
+    return int(digits)
+
+
 def check_shape(root: yaml.Node) -> None:
-    """Refuse duplicate keys, non-string keys, recursion and alias bombs before any value is built."""
+    """Refuse duplicate keys, non-string keys, endless numbers, recursion and alias bombs before any value is built."""
     sizes: dict[int, int] = {}
 
     def size(node: yaml.Node, depth: int) -> int:
@@ -193,6 +204,8 @@ def check_shape(root: yaml.Node) -> None:
                     raise ManifestError(f'duplicate key "{key.value}"', line=key.start_mark.line + 1)
                 seen.add(key.value)
                 total += size(child, depth + 1)
+        elif node.tag == "tag:yaml.org,2002:int" and len(node.value) > MAX_DIGITS:
+            raise ManifestError(f"a whole number has more than {MAX_DIGITS} digits", line=node.start_mark.line + 1)
         elif isinstance(node, yaml.SequenceNode):
             total += sum(size(child, depth + 1) for child in node.value)
         sizes[id(node)] = total

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from controller.api.base import ApiModel, Digest, DnsName, Timestamp
 from controller.api.passport import Passport, Verdict
-from controller.api.proposal import Proposal
+from controller.api.proposal import ClassHandle, Proposal
 from controller.api.template import Identifier, ParameterValue
 
 MAX_LESSONS = 16
@@ -33,6 +33,12 @@ class Lesson(ApiModel):
     template: DnsName = Field(description="SchedulerTemplate it was made from.")
     template_digest: Digest = Field(description="Of the template's text.")
     parameters: dict[Identifier, ParameterValue] = Field(default_factory=dict, description="Of the whole scheduler.")
+    class_parameters: dict[ClassHandle, dict[Identifier, ParameterValue]] = Field(
+        default_factory=dict, max_length=255, description="Of each class that has some, by its handle."
+    )
+    holes: tuple[Identifier, ...] = Field(
+        default=(), max_length=16, description="That an expression filled, other than the template's default."
+    )
     planner: Literal["rules", "search", "claude"] = Field(description="Who proposed it.")
     verdict: Verdict = Field(description="How it ended.")
     stage: Literal["schema", "render", "lint", "build", "audit", "load", "liveness", "trial"] | None = Field(
@@ -67,6 +73,8 @@ def lesson_of(proposal: Proposal, passport: Passport, inputs: str) -> Lesson:
         template=proposal.template,
         template_digest=proposal.template_digest,
         parameters=proposal.parameters,
+        class_parameters={c.handle: c.parameters for c in proposal.classes if c.parameters},
+        holes=tuple(sorted(proposal.expressions)),
         planner=proposal.planner.name,
         verdict=passport.verdict,
         stage=told.stage if told is not None else None,

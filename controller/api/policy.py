@@ -9,6 +9,7 @@ from pydantic import Field
 
 from controller.api.base import ApiModel, Digest, Duration, LabelMap, Percent, Resource, Status, Timestamp
 from controller.api.lesson import MAX_LESSONS, Lesson, PlanCost
+from controller.api.proposal import PlannerRecord
 
 _DAY = 86_400_000_000_000
 _SECOND = 1_000_000_000
@@ -136,6 +137,8 @@ class PlanOutcome(ApiModel):
     message: Annotated[str, Field(max_length=4096)] = Field(description="A sentence for people.")
     revision: str | None = Field(default=None, description="The revision made, if any.")
     attempts: Annotated[int, Field(ge=1)] = Field(default=1, description="Times tried with these inputs.")
+    errors: Annotated[int, Field(ge=0)] = Field(default=0, description="Of these, how many ended as Error.")
+    planner: PlannerRecord | None = Field(default=None, description="Who decided, and why nobody else; absent: nobody.")
     recalled: str | None = Field(default=None, description="The earlier revision that was taken instead of planning.")
     lessons: tuple[Lesson, ...] = Field(
         default=(), max_length=MAX_LESSONS, description="What became of each candidate for this key, oldest first."

@@ -11,6 +11,8 @@ from controller.api.base import ApiModel, Digest, DnsName
 from controller.api.intent import CommGlob, Metric, WorkloadSelector
 from controller.api.template import Identifier, ParameterValue
 
+ClassHandle = Annotated[str, Field(pattern=r"^c[1-9][0-9]{0,2}$")]
+
 
 class ClassMatch(ApiModel):
     """How the scheduler knows a class's tasks in the kernel. Fields are ANDed, entries of one field ORed.
@@ -38,7 +40,7 @@ class ClassMatch(ApiModel):
 class TaskClass(ApiModel):
     """One intent as the scheduler sees it. Class 0, `others`, is implied and never listed."""
 
-    handle: Annotated[str, Field(pattern=r"^c[1-9][0-9]{0,2}$")] = Field(description="c1, c2, …: the class's number.")
+    handle: ClassHandle = Field(description="c1, c2, …: the class's number.")
     intent: Annotated[str, Field(pattern=r"^[a-z0-9][-a-z0-9.]*/[a-z0-9][-a-z0-9.]*$")] = Field(
         description="NAMESPACE/NAME of the intent it came from."
     )

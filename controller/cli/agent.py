@@ -8,6 +8,7 @@ import os
 import re
 from argparse import Namespace
 
+from controller import apikey
 from controller.cli.command import Parser, Verb
 from controller.cli.context import Context
 from controller.cli.wait import seconds
@@ -33,11 +34,7 @@ def _run(args: Namespace, context: Context) -> int:
     if args.role not in _ROLES:
         raise InputError(f'invalid argument "{args.role}" for "--role" flag: must be one of {", ".join(_ROLES)}')
     if args.role == "node":
-        os.environ.pop("ANTHROPIC_API_KEY", None)  # a node plans nothing
-    else:
-        from controller.plan.messages import hold_key
-
-        hold_key()
+        apikey.forget()  # a node plans nothing
     if args.role != "planner":
         _go_before_the_load()
     times = {flag: _positive(getattr(args, flag), f"--{flag.replace('_', '-')}") for flag in _TIMES}

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from controller.api import SchedulerTemplate
-from controller.api.decode import MAX_BYTES, Document, check_shape, compose, decode, plain, to_yaml
+from controller.api.decode import MAX_BYTES, Document, check_shape, compose, decode, plain, to_yaml, whole
 from controller.cli.command import UsageError
 from controller.cli.context import Context
 from controller.errors import InputError, ManifestError
@@ -190,7 +190,7 @@ def plain_value(text: str, name: str) -> Any:
     """One JSON or YAML document as plain values. ManifestError if it is none, or hides a bomb."""
     if text.lstrip().startswith("{"):
         try:
-            return json.loads(text)
+            return json.loads(text, parse_int=whole)
         except (ValueError, RecursionError) as error:
             line = error.lineno if isinstance(error, json.JSONDecodeError) else 0
             raise ManifestError(f"error parsing {name}: {error}", file=name, line=line) from None

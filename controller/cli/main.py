@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 
+from controller import apikey
 from controller.cli.command import Parser, UsageError, Verb, error_text
 from controller.cli.context import Context
 from controller.cli.text import printable, suggestion
@@ -93,6 +94,7 @@ def main(argv: Sequence[str] | None = None, context: Context | None = None) -> i
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     context = context or Context()
+    apikey.hold()  # before anything is started that would inherit it
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         code = _run(words, context)

@@ -54,7 +54,7 @@ def _plan(args: Namespace, context: Context) -> int:
     from controller import plan
     from controller.api import NodeScheduler, NodeStatus, ObjectMeta
     from controller.reconcile.keys import counted_intents
-    from controller.reconcile.planner import allowed_templates
+    from controller.reconcile.questions import allowed_templates
     from controller.reconcile.record import Campaign
 
     if args.filename and args.node:
@@ -81,11 +81,13 @@ def _plan(args: Namespace, context: Context) -> int:
         )
     templates = allowed_templates(policy, desired)
     bridge = _bridge(args, context)
+    if args.planner and bridge is None:
+        plan.insist(policy)
     known, past = None, plan.Past()
     if not args.no_recall and bridge is None:
         from controller.cli.recalling import remembered
 
-        known, past = remembered(context, store, desired, seen, policy, intents, templates)
+        known, past = remembered(context, store, desired, seen, policy, intents, templates, recording=bool(args.record))
     with _measuring(policy, seen, templates, context) as bench:
         if args.record:
             from controller.cli.campaign import recorded
@@ -105,7 +107,7 @@ def _measuring(
 ) -> AbstractContextManager[Bench | None]:
     """What measures for mode search: a guest of this kernel, if there is an image of it. Nothing for other modes."""
     from controller.reconcile.keys import target_of
-    from controller.reconcile.planner import bench_for
+    from controller.reconcile.questions import bench_for
 
     target = target_of(seen)
     if policy.spec.planner.mode != "search" or target is None:

@@ -22,14 +22,20 @@ def remembered(
     policy: SchedulerPolicy,
     intents: tuple[SchedulingIntent, ...],
     templates: Sequence[SchedulerTemplate],
+    *,
+    recording: bool = False,
 ) -> tuple[Proposal | None, Past]:
-    """The proposal of an exact revision, and the past of a new plan; each is said on stderr. `seen` has the profile."""
+    """The proposal of an exact revision, or None and the past of a new plan; what is recalled is said on stderr.
+
+    `seen` has the profile. `recording`: a plan is to be made, with all that goes into it, so an exact revision is what
+    it starts from.
+    """
     from controller import __version__, plan
     from controller.reconcile import keys
     from controller.reconcile.diff import PlanTask
     from controller.reconcile.memory import Memory
     from controller.reconcile.node import plan_outcomes
-    from controller.reconcile.planner import question_of
+    from controller.reconcile.questions import question_of
 
     target = keys.target_of(seen)
     if target is None:  # a profile from a kernel without BTF: no revision was made for it
@@ -43,10 +49,14 @@ def remembered(
     )  # fmt: skip
     for why in found.passed_over:
         context.warn(f"Not recalled: {why}")
+    near = found.near
     if found.exact is not None:
-        name, away = found.exact.revision.name, found.exact.distance
-        context.warn(f"Recalled from revision {name} (distance {away:.2f}): nobody was asked; --no-recall plans anew")
-        return found.exact.revision.spec.proposal, plan.Past()
-    prior = found.near.prior() if found.near is not None else None
+        told = f"revision {found.exact.revision.name} (distance {found.exact.distance:.2f})"
+        if not recording:
+            context.warn(f"Recalled from {told}: nobody was asked; --no-recall plans anew")
+            return found.exact.revision.spec.proposal, plan.Past()
+        context.warn(f"Not recalled: {told} fits as it is, but what is recorded is planned anew: it starts from there")
+        near = found.exact
+    prior = near.prior() if near is not None else None
     lessons = outcomes[key].lessons if key in outcomes else ()
     return None, plan.Past(inputs, lessons, prior)

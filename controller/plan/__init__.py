@@ -19,6 +19,6 @@ testing   a Messages API endpoint on loopback for tests
 
 from controller.plan.learning import Past
 from controller.plan.search.measure import Bench
-from controller.plan.select import propose
+from controller.plan.select import insist, propose
 
-__all__ = ["Bench", "Past", "propose"]
+__all__ = ["Bench", "Past", "insist", "propose"]

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a plan is told of the past: lessons of earlier attempts for the same key, and a revision to start from.
 
-A rejected candidate is not proposed again for the same inputs. The rules planner goes further: with equal arguments it
-fills a template in one way only, so a template that was refused is left out and the second best is filled instead. What
+A rejected candidate is not proposed again for the same inputs. The rules planner goes further: it fills a template in
+one way only, but for what was measured meanwhile, so a template that was refused as the rules had filled it is left out
+and the second best is filled instead. As a model or a search had filled it, it says nothing of any other filling. What
 depends on the inputs ends with them: when a template's text or the version changes, nothing is refused any more, and
 the lessons are history.
 
@@ -30,6 +31,14 @@ from controller.plan import rules
 from controller.render import template_digest
 
 
+class NothingLeft(InputError):
+    """Every filling that the rules have was refused. `base` is the best of them: a model may know another."""
+
+    def __init__(self, told: str, base: Proposal) -> None:
+        super().__init__(f"nothing else to propose: {told}", remedy="allow another template, or change one")
+        self.base = base
+
+
 @dataclass(frozen=True)
 class Prior:
     """A revision to start from. `names` maps its intents (NAMESPACE/NAME) to those of the new plan."""
@@ -49,14 +58,20 @@ class Past:
     prior: Prior | None = None
 
     def refused(self, template: SchedulerTemplate) -> Lesson | None:
-        """The newest lesson by which this template, as it is now, was rejected for these inputs."""
+        """The newest lesson by which the template, as it is now, was rejected for these inputs as the rules fill it."""
         digest = template_digest(template)
-        mine = [one for one in self.rejected() if (one.template, one.template_digest) == (template.name, digest)]
+        by_rules = [one for one in self.rejected() if one.planner == "rules"]
+        mine = [one for one in by_rules if (one.template, one.template_digest) == (template.name, digest)]
         return mine[-1] if mine else None
 
     def was_refused(self, proposal: Proposal) -> bool:
         """Whether just this, whoever proposed it, was rejected for these inputs."""
-        return any(one.candidate == proposal.substance() for one in self.rejected())
+        return self.refusal(proposal) is not None
+
+    def refusal(self, proposal: Proposal) -> Lesson | None:
+        """The lesson by which just this was rejected."""
+        substance = proposal.substance()
+        return next((one for one in self.rejected() if one.candidate == substance), None)
 
     def rejected(self) -> list[Lesson]:
         """What was rejected for these inputs."""
@@ -107,10 +122,12 @@ def first(
     allowed: Sequence[SchedulerTemplate],
     past: Past,
 ) -> Proposal:
-    """The rules planner's proposal: from the prior's template if there is one, never from one that was refused."""
+    """The rules planner's proposal: from the prior's template if there is one, never one that was refused.
+
+    NothingLeft when all were, InputError as rules.propose.
+    """
     refused = {t.name: lesson for t in allowed if (lesson := past.refused(t)) is not None}
     free = [t for t in allowed if t.name not in refused]
-    told = "; ".join(map(said_of, refused.values()))
     prior = past.prior
     started = [t for t in free if prior is not None and t.name == prior.proposal.template]
     if prior is not None and started:
@@ -118,13 +135,20 @@ def first(
         base = begin(base, prior, expressions=policy.spec.planner.autonomy != "parameters")
         if not past.was_refused(base):
             return base
-    try:
-        base = rules.propose(profile, intents, policy, free)
-    except InputError as error:
-        if not told:
-            raise
-        raise InputError(f"nothing else to propose: {told}", remedy="allow another template, or change one") from error
-    return base.model_copy(update={"reasons": (*base.reasons, told[:1000])}) if told else base
+    while True:
+        told = "; ".join(map(said_of, refused.values()))
+        try:
+            base = rules.propose(profile, intents, policy, free)
+        except InputError as error:
+            if not told:
+                raise
+            raise NothingLeft(told, rules.propose(profile, intents, policy, allowed)) from error
+        same = past.refusal(base)
+        if same is None:
+            return base.model_copy(update={"reasons": (*base.reasons, told[:1000])}) if told else base
+        # Somebody else's proposal was just this one.
+        refused[base.template] = same
+        free = [t for t in free if t.name != base.template]
 
 
 def credited(proposal: Proposal, past: Past) -> Proposal:

@@ -31,6 +31,8 @@ from controller.paths import state_dir
 PRICES_AS_OF = "2026-10-16"
 """The day on which the table below was compared with the published prices."""
 _MTOK = 1_000_000
+_MOST_USD = 1e12
+"""More than any call costs: whole numbers of a line that somebody else wrote may be beyond what a float can hold."""
 JUDGED = 100
 """What a model was like longer ago says little: it and the prompts have changed since."""
 
@@ -248,7 +250,7 @@ def _parsed(line: str) -> dict[str, Any]:
 
 
 def _dollars(value: object) -> float:
-    return float(value) if isinstance(value, int | float) and value >= 0 else 0.0
+    return float(min(value, _MOST_USD)) if isinstance(value, int | float) and value >= 0 else 0.0
 
 
 def _stamp(at: datetime) -> str:

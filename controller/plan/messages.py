@@ -8,8 +8,8 @@ redirect, and take any base URL from the environment, with the key and the promp
 redirects refused; its error texts quote the remote side, and texts from outside must not travel into Git or a log, so
 failures are told in our words; and it takes about a second to import, so that happens at the first call.
 
-The key is taken out of the environment (`hold_key`: by the agent as it starts, else when it is first read), so that no
-compiler, virtual machine or other program that this process starts inherits it.
+The key is held by controller.apikey, out of the environment, so that no compiler, virtual machine or other program that
+this process starts inherits it.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from controller import apikey
 from controller.errors import InputError, SchedctlError
 from controller.plan.ledger import Usage
 
 if TYPE_CHECKING:
     import anthropic
 
-KEY = "ANTHROPIC_API_KEY"
+KEY = apikey.VARIABLE
 BASE_URL = "ANTHROPIC_BASE_URL"
 MODEL = "SCHEDCTL_MODEL"
 API_HOST = "api.anthropic.com"
@@ -41,10 +42,7 @@ TOO_LONG = "too_long"
 """Our own stop reason, of an answer that we cut off."""
 _MODEL_ID = re.compile(r"[a-z0-9][a-z0-9.@-]{0,99}")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
-_MAX_TOKENS_COUNTED = 10**9
-
-_held_key = ""
-"""The key, once it was taken out of the environment."""
+MAX_TOKENS_COUNTED = 10**9
 
 _STATUS_WORDS = {
     400: "the API refused the request as invalid",
@@ -82,8 +80,8 @@ class Settings:
     @staticmethod
     def from_environment() -> Settings | None:
         """None without a key. InputError for a host that is not allowed or a model id that cannot be one."""
-        hold_key()
-        if not _held_key:
+        key = apikey.hold()
+        if not key:
             return None
         base_url = os.environ.get(BASE_URL, "").strip() or f"https://{API_HOST}"
         if not _host_allowed(base_url):
@@ -94,19 +92,7 @@ class Settings:
         model = os.environ.get(MODEL, "").strip()
         if model and _MODEL_ID.fullmatch(model) is None:
             raise InputError(f"{MODEL} is not a model id", remedy="set it to one such as claude-haiku-5-5, or unset it")
-        return Settings(key=_held_key, model=model, base_url=base_url)
-
-
-def hold_key() -> None:
-    """Take the key, if there is one, out of the environment: what this process starts from now on does not get it."""
-    global _held_key
-    _held_key = os.environ.pop(KEY, "").strip() or _held_key
-
-
-def forget_key() -> None:
-    """Hold no key any more."""
-    global _held_key
-    _held_key = ""
+        return Settings(key=key, model=model, base_url=base_url)
 
 
 class CallFailed(SchedctlError):
@@ -270,7 +256,7 @@ def _count(usage: Any, counts: dict[str, Any]) -> None:
 def _usage(counts: Mapping[str, Any]) -> Usage | None:
     found = [counts.get(name, 0 if name.startswith("cache_") else None) for name in _COUNTED]
     given, made, cached, written = (
-        n if isinstance(n, int) and not isinstance(n, bool) and 0 <= n <= _MAX_TOKENS_COUNTED else None for n in found
+        n if isinstance(n, int) and not isinstance(n, bool) and 0 <= n <= MAX_TOKENS_COUNTED else None for n in found
     )
     if given is None or made is None or cached is None or written is None:
         return None

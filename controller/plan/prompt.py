@@ -256,17 +256,22 @@ def _prior(base: Proposal, entries: Mapping[str, Entry]) -> Prior | None:
     return Prior(
         template=entry.handle,
         parameters=shown_values(entry, base.parameters),
-        classes=tuple(
-            ClassValue(intent=f"i{i}", name=name, value=value)
-            for i, task_class in enumerate(base.classes, start=1)
-            for name, value in _values(entry.class_parameters, task_class.parameters)
-        ),
+        classes=shown_class_values(entry, {c.handle: c.parameters for c in base.classes}),
     )
 
 
 def shown_values(entry: Entry, given: Mapping[str, ParameterValue]) -> tuple[Value, ...]:
     """Values of a proposal from the entry's template under the names shown; what no longer fits is left out."""
     return tuple(Value(name=name, value=value) for name, value in _values(entry.parameters, given))
+
+
+def shown_class_values(entry: Entry, given: Mapping[str, Mapping[str, ParameterValue]]) -> tuple[ClassValue, ...]:
+    """The same of classes, by their handles: class c1 is the intent i1."""
+    return tuple(
+        ClassValue(intent=f"i{handle[1:]}", name=name, value=value)
+        for handle, values in sorted(given.items(), key=lambda item: int(item[0][1:]))
+        for name, value in _values(entry.class_parameters, values)
+    )
 
 
 def _values(shown: Mapping[str, Parameter], given: Mapping[str, ParameterValue]) -> Iterable[tuple[str, str]]:

@@ -8,7 +8,8 @@ worked for a near load, are in `Past` (plan.learning).
 
     rules    the rules planner
     auto     claude with a key and a budget, else rules
-    claude   as auto, but a missing key or an unusable setting is the user's error
+    claude   the same: a policy is in Git, and whether there is a key is another machine's business; `schedctl plan
+             --planner claude`, where both are the user's, insists (`insist`)
     search   what the rules propose, and better values for it where a bench shows some (plan.search)
 
 A transport that is given (the file bridge, a recording) is asked whatever the mode, with no key and no budget.
@@ -53,21 +54,29 @@ def propose(
     `ledger` is where calls are accounted, that of this machine by default. `desk` takes a new template, if one is
     written. `bench` measures for mode search.
 
-    Raises InputError where there is nothing to propose, for mode claude without a key, and for mode search without
-    optuna. Network, quota, budget, nonsense and what cannot be measured never raise: `planner.note` of the rules
-    planner's proposal tells them.
+    Raises InputError where there is nothing to propose. A missing key, or optuna, network, quota, budget, nonsense and
+    what cannot be measured never raise: `planner.note` of the rules planner's proposal tells them.
     """
     mode = policy.spec.planner.mode
     transport = tape.transport(transport)
     allow = policy.spec.templates.allow
     allowed = [t for t in templates if any(fnmatch.fnmatchcase(t.name, glob) for glob in allow)]
     past = past or Past()
-    base = learning.first(profile, intents, policy, allowed, past)
-    if mode == "rules" and transport is None:
-        return base
-    if mode == "search" and transport is None:
+    if transport is None and mode in ("rules", "search"):
+        base = learning.first(profile, intents, policy, allowed, past)
         template = next(t for t in allowed if t.name == base.template)
-        return search.propose(base, template, policy, past, bench)
+        return base if mode == "rules" else _searched(base, template, policy, past, bench)
+    nothing: learning.NothingLeft | None = None
+    try:
+        base = learning.first(profile, intents, policy, allowed, past)
+    except learning.NothingLeft as left:
+        base, nothing = left.base, left
+
+    def offline(note: str) -> Proposal:
+        if nothing is not None:
+            raise nothing
+        return _noted(base, note)
+
     by: Settings | Transport
     if transport is not None:
         by = transport
@@ -75,22 +84,41 @@ def propose(
         try:
             by = _settings(policy)
         except InputError as error:
-            if mode == "claude":
-                raise
-            return _noted(base, error.message)
+            return offline(str(error) if mode == "claude" else error.message)
         if policy.spec.planner.budget.usd_per_day == 0:
-            return _noted(base, "the policy's planner.budget.usdPerDay is 0")
+            return offline("the policy's planner.budget.usdPerDay is 0")
     try:
         made = claude.propose(
-            profile, intents, policy, allowed, base, by, earlier=past.lessons, ledger=ledger, desk=desk
-        )
+            profile, intents, policy, allowed, base, by,
+            earlier=past.lessons, failures=sum(one.planner == "claude" for one in past.rejected()),
+            ledger=ledger, desk=desk,
+        )  # fmt: skip
     except claude.NoAnswer as reason:
-        return _noted(base, f"claude gave no proposal: {reason.message}")
+        return offline(f"claude gave no proposal: {reason.message}")
     drafted = _drafted(policy, desk)
     if past.was_refused(made):
-        return _noted(base, "; ".join(filter(None, ("claude proposed again what was rejected before", drafted))))
+        return offline("; ".join(filter(None, ("claude proposed again what was rejected before", drafted))))
     made = learning.credited(made, past)
     return _noted(made, drafted) if drafted else made
+
+
+def insist(policy: SchedulerPolicy) -> None:
+    """InputError where the planner that the policy asks for cannot be had on this machine."""
+    mode = policy.spec.planner.mode
+    if mode == "claude":
+        _settings(policy)
+    elif mode == "search":
+        search.ready()
+
+
+def _searched(
+    base: Proposal, template: SchedulerTemplate, policy: SchedulerPolicy, past: Past, bench: Bench | None
+) -> Proposal:
+    try:
+        search.ready()
+    except InputError as error:
+        return _noted(base, str(error))
+    return search.propose(base, template, policy, past, bench)
 
 
 def _drafted(policy: SchedulerPolicy, desk: Desk | None) -> str:

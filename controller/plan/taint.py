@@ -9,9 +9,10 @@ here unless that building is wrong. Two checks, neither of which trusts the buil
     handle, a number, a quantity or a range of them; a sentence that no module of ours holds cannot be either
 
     no string of the inputs (process names, cgroup paths, units, labels, annotations, names of nodes, intents, policies
-    and templates, texts of committed templates, reasons and notes) occurs in the bytes that are sent, unless each of
-    its words is in our own texts too: a process may be called slice, or even `","tasks":4`, and nobody shall
-    silence the planner by a name; such a string is left to the first check
+    and templates, texts of committed templates, reasons and notes) occurs in the bytes that are sent, in any way that
+    JSON may escape it there, unless each of its words, escaped so, is in our own texts too: a process may be called
+    slice, or `","tasks":4`, or nhow (of `\\nHow`), and nobody shall silence the planner by a name; such a string is
+    left to the first check
 
 What fails is not sent. The message names neither the text nor where it came from.
 """
@@ -32,13 +33,17 @@ from controller.errors import SchedctlError
 from controller.plan import prompt, values
 from controller.render import builtin_templates
 
-_WORD = re.compile(r"[^\W_]{4,}")
-"""Shorter ones are not looked for: they carry nothing, and occur in any text."""
+_WORD = re.compile(r"[a-z0-9]{4,}")
+"""Of a text as it is escaped, in lower case. Shorter ones are not looked for: they carry nothing, and occur in any
+text. A letter that is not ASCII is a word by its escape."""
 _NUMBER = r"-?[0-9]{1,19}(?:\.[0-9]{1,9})?(?:e[+-]?[0-9]{1,3})?(?:ns|us|ms|s|m|h|d|%)?"
 _PLAIN = re.compile(
     rf"(?:[itwpk][1-9][0-9]{{0,2}}|{_NUMBER}|[0-9]{{1,3}}\.[0-9]{{1,3}}|{_NUMBER}\.\.{_NUMBER}|)", re.ASCII
 )
-_LARGEST_NESTING = 8
+_PIECE_OF_PLAIN = re.compile(r"[itwpke]?[0-9]+(?:e[0-9]*)?(?:[num]?s|[numhd])?", re.ASCII)
+"""What a word can be of a handle, a number or a quantity: 037u of 1037us, 234e of 1.234e-05."""
+_LARGEST_NESTING = 2
+"""JSON in a string of the request, and JSON in a string of that: no request of ours goes further."""
 # fmt: off
 _PROTOCOL = frozenset((
     "model", "max_tokens", "system", "type", "text", "cache_control", "ephemeral", "messages", "role", "user",
@@ -57,9 +62,10 @@ class Guard:
 
     def __init__(self, trusted: Iterable[str], untrusted: Iterable[str]) -> None:
         self._trusted = _always() | set(trusted)
-        corpus = "\n".join(sorted(self._trusted)).lower()
-        found = {text.strip().lower() for text in untrusted}
-        self._untrusted = sorted(text for text in found if not all(_is_ours(w, corpus) for w in _WORD.findall(text)))
+        ours = " ".join({word for text in self._trusted for form in _escaped(text) for word in _WORD.findall(form)})
+        given = {text.strip() for text in untrusted}
+        forms = {form for text in given for form in _escaped(text) | _escaped(text.lower())}
+        self._untrusted = sorted(form for form in forms if not all(_is_ours(w, ours) for w in _WORD.findall(form)))
 
     @classmethod
     def of_plan(
@@ -83,10 +89,9 @@ class Guard:
         for text in _strings(request):
             self._own(text, 0)
         body = json.dumps(request, separators=(",", ":"))
-        lowered = (body.lower(), "\n".join(_strings(request)).lower())
-        for text in self._untrusted:
-            if any(text in where for where in lowered):
-                raise Tainted("a request held a text from outside, and was not sent")
+        lowered = body.lower()
+        if any(text in lowered for text in self._untrusted):
+            raise Tainted("a request held a text from outside, and was not sent")
         return body.encode()
 
     def _own(self, text: str, depth: int) -> None:
@@ -94,7 +99,7 @@ class Guard:
             return
         if depth < _LARGEST_NESTING and text[:1] in ("{", "["):
             try:
-                inner = json.loads(text)
+                inner = json.loads(text, object_pairs_hook=list)  # a key may be there twice
             except (ValueError, RecursionError):
                 inner = None
             if inner is not None:
@@ -104,8 +109,19 @@ class Guard:
         raise Tainted("a request held a text that is none of our own, and was not sent")
 
 
-def _is_ours(word: str, corpus: str) -> bool:
-    return word in corpus or _PLAIN.fullmatch(word) is not None
+def _escaped(text: str) -> set[str]:
+    """Everything that `text` can look like in the bytes of a request, in lower case: a string of it, or of JSON in one.
+
+    JSON that is inside a string may have been written with or without the letters that are not ASCII.
+    """
+    forms = {text}
+    for _ in range(_LARGEST_NESTING):
+        forms |= {json.dumps(form, ensure_ascii=plain)[1:-1] for form in forms for plain in (True, False)}
+    return {json.dumps(form)[1:-1].lower() for form in forms}
+
+
+def _is_ours(word: str, ours: str) -> bool:
+    return word in ours or _PIECE_OF_PLAIN.fullmatch(word) is not None
 
 
 def _strings(value: Any) -> Iterator[str]:

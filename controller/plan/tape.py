@@ -2,20 +2,24 @@
 """Tape: what was asked of a model and what came back, as data that takes the model's place later.
 
 While a tape is `opened`, every exchange with a transport goes on it, the Messages API's and the file bridge's alike;
-one that is playing answers in the transport's place, and a question that is not the recorded one is said to differ. The
+one that is playing answers in the transport's place, and a question that is not the recorded one is said to differ.
+What the clock said goes on it too: how long answers took decides where a plan gives up, and a replay takes no time. The
 key is on no tape: it is no part of a request. A tape belongs to the thread that opened it.
+
+A tape that is played may come from anybody, so all that it holds has a type here, and is held to it when it is read.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from controller.api import ApiModel, PlanCost
 from controller.errors import InputError, SchedctlError
@@ -36,12 +40,47 @@ class Failure(ApiModel):
     retry_after_s: float = 0
 
 
+Count = Annotated[int, Field(strict=True, ge=0, le=messages.MAX_TOKENS_COUNTED)]
+
+
+class Tokens(ApiModel):
+    """As ledger.Usage."""
+
+    input: Count
+    output: Count
+    cached: Count = 0
+    written: Count = 0
+
+    def usage(self) -> Usage:
+        """The same as the ledger takes it."""
+        return Usage(self.input, self.output, self.cached, self.written)
+
+
+class Answer(ApiModel):
+    """As messages.Reply."""
+
+    text: str
+    stop_reason: str
+    usage: Tokens | None = None
+    request_id: str
+
+    def reply(self) -> Reply:
+        """The same as a transport gives it."""
+        return Reply(self.text, self.stop_reason, self.usage.usage() if self.usage else None, self.request_id)
+
+
 class Exchange(ApiModel):
-    """One request, and the fields of its reply or why there was none."""
+    """One request, and its reply or why there was none."""
 
     request: dict[str, Any]
-    reply: dict[str, Any] | None = None
+    reply: Answer | None = None
     failure: Failure | None = None
+
+    @model_validator(mode="after")
+    def _ended(self) -> Exchange:
+        if (self.reply is None) == (self.failure is None):
+            raise ValueError("an exchange has either a reply or a failure")
+        return self
 
 
 class TapeDiffers(SchedctlError):
@@ -49,7 +88,8 @@ class TapeDiffers(SchedctlError):
 
 
 class Asked(ApiModel):
-    """Who there was to ask: whether there was a key, the model that was pinned, and why nobody could be asked.
+    """Who there was to ask: whether there was a key, the model that was pinned, and why nobody could be asked, with the
+    remedy.
 
     `given`: a transport was, and what it said of itself.
     """
@@ -57,46 +97,76 @@ class Asked(ApiModel):
     keyed: bool = False
     model: str = ""
     trouble: str = ""
+    remedy: str = ""
     given: bool = False
     billed: bool = True
     patience_s: float | None = None
 
 
+class Contents(ApiModel):
+    """What a tape holds. `clock`: each reading of it, in order; None: recorded before there were readings on tapes."""
+
+    asked: Asked | None = None
+    exchanges: tuple[Exchange, ...]
+    clock: tuple[Annotated[float, Field(strict=True, ge=0)], ...] | None = None
+
+
 class Tape:
-    """The exchanges of one campaign; of a `playing` one they are answered in their order."""
+    """The exchanges of one campaign. One that is made of what was `recorded` plays: it answers them in their order."""
 
-    def __init__(
-        self, exchanges: Sequence[Exchange] = (), asked: Asked | None = None, *, playing: bool = False
-    ) -> None:
-        self.exchanges = list(exchanges)
-        self.asked = asked
-        self.playing = playing
+    def __init__(self, recorded: Contents | None = None) -> None:
+        self.playing = recorded is not None
+        recorded = recorded or Contents(exchanges=(), clock=())
+        self.exchanges = list(recorded.exchanges)
+        self.asked = recorded.asked
+        self.clock = list(recorded.clock) if recorded.clock is not None else None
         self._at = 0
+        self._readings = 0
 
-    def note(self, request: Mapping[str, Any], reply: Mapping[str, Any] | None, failure: Failure | None) -> None:
+    def contents(self) -> Contents:
+        """What it holds now."""
+        clock = tuple(self.clock) if self.clock is not None else None
+        return Contents(asked=self.asked, exchanges=tuple(self.exchanges), clock=clock)
+
+    def note(self, request: Mapping[str, Any], reply: Reply | None, failure: Failure | None) -> None:
         """Keep an exchange."""
         plain = json.loads(json.dumps(dict(request)))
-        self.exchanges.append(
-            Exchange(request=plain, reply=dict(reply) if reply is not None else None, failure=failure)
-        )
+        answer = Answer.model_validate(dataclasses.asdict(reply)) if reply is not None else None
+        self.exchanges.append(Exchange(request=plain, reply=answer, failure=failure))
 
     def next(self, request: Mapping[str, Any]) -> Exchange:
         """The recorded answer to `request`. TapeDiffers when another one was recorded, or none."""
         if self._at == len(self.exchanges):
-            raise TapeDiffers(f"request {self._at + 1} of the model was never recorded")
+            told = f"request {self._at + 1} of the model was never recorded"
+            raise TapeDiffers(told if self.clock is not None else f"{told}; {_NO_CLOCK}")
         found, self._at = self.exchanges[self._at], self._at + 1
         place = first_difference(found.request, json.loads(json.dumps(dict(request))))
         if place is not None:
             raise TapeDiffers(f"request {self._at} of the model is not the recorded one: {place}")
-        if found.failure is not None and self._at < len(self.exchanges):
-            # It was waited for then; what came next is known already.
-            found = found.model_copy(update={"failure": found.failure.model_copy(update={"retry_after_s": 1e-3})})
         return found
+
+    def tick(self, elapsed_s: float) -> float:
+        """A reading of the clock: `elapsed_s`, which is noted, or what it said then. TapeDiffers past the last one.
+
+        Where no readings were recorded time stands still: a wait that was made then is made again, and a plan that gave
+        up because its time was over asks for what was never recorded.
+        """
+        if self.clock is None:
+            return 0.0
+        if not self.playing:
+            self.clock.append(elapsed_s)
+            return elapsed_s
+        if self._readings == len(self.clock):
+            raise TapeDiffers("the plan goes on where the recorded one had ended")
+        self._readings += 1
+        return self.clock[self._readings - 1]
 
     def unasked(self) -> int:
         """Recorded exchanges that nobody has asked for yet."""
         return len(self.exchanges) - self._at if self.playing else 0
 
+
+_NO_CLOCK = "the bundle does not say how long anything took, so an end for want of time cannot be made again"
 
 _current: ContextVar[Tape | None] = ContextVar("tape", default=None)
 
@@ -116,6 +186,25 @@ def opened(tape: Tape) -> Iterator[Tape]:
         _current.reset(token)
 
 
+class Clock:
+    """How long a plan has been going on, since this was made; by the open tape when it plays, and then nobody waits."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+
+    def read(self) -> float:
+        """Seconds, to the millisecond: what is decided by them is decided by what the tape holds."""
+        elapsed_s = round(time.monotonic() - self._began, 3)
+        tape = current()
+        return elapsed_s if tape is None else tape.tick(elapsed_s)
+
+    def wait(self, seconds: float) -> None:
+        """Let so much time go by."""
+        tape = current()
+        if tape is None or not tape.playing:
+            time.sleep(seconds)
+
+
 def exchange(by: Transport, role: str, request: Mapping[str, Any], timeout_s: float) -> Reply:
     """What `by` answers, with the exchange on the open tape, or the answer from it when it plays. Raises CallFailed."""
     tape = current()
@@ -132,7 +221,7 @@ def exchange(by: Transport, role: str, request: Mapping[str, Any], timeout_s: fl
         )
         tape.note(request, None, told)
         raise
-    tape.note(request, dataclasses.asdict(reply), None)
+    tape.note(request, reply, None)
     return reply
 
 
@@ -142,12 +231,8 @@ def _played(found: Exchange) -> Reply:
         raise messages.CallFailed(
             failure.message, transient=failure.transient, free=failure.free, retry_after_s=failure.retry_after_s
         )  # fmt: skip
-    try:
-        told = dict(found.reply or {})
-        usage = told.pop("usage")
-        return messages.Reply(**told, usage=Usage(**usage) if usage is not None else None)
-    except (KeyError, TypeError) as error:
-        raise TapeDiffers("a recorded reply has another form than this version's") from error
+    assert found.reply is not None
+    return found.reply.reply()
 
 
 def settings(ask: Callable[[], Settings | None]) -> Settings | None:
@@ -159,13 +244,13 @@ def settings(ask: Callable[[], Settings | None]) -> Settings | None:
         try:
             found = ask()
         except InputError as error:
-            tape.asked = Asked(trouble=error.message)
+            tape.asked = Asked(trouble=error.message, remedy=error.remedy)
             raise
         tape.asked = Asked(keyed=found is not None, model=found.model if found is not None else "")
         return found
     was = tape.asked or Asked()
     if was.trouble:
-        raise InputError(was.trouble)
+        raise InputError(was.trouble, remedy=was.remedy)
     return messages.Settings(key="replayed", model=was.model) if was.keyed else None
 
 
@@ -209,11 +294,8 @@ def cost_of(exchanges: Sequence[Exchange]) -> PlanCost:
 def _usd(exchange: Exchange) -> float | None:
     if exchange.failure is not None:
         return 0.0 if exchange.failure.free else None
-    usage = (exchange.reply or {}).get("usage")
-    try:
-        return cost(str(exchange.request.get("model")), Usage(**usage)) if usage is not None else None
-    except TypeError:
-        return None
+    usage = exchange.reply.usage if exchange.reply is not None else None
+    return cost(str(exchange.request.get("model")), usage.usage()) if usage is not None else None
 
 
 def first_difference(one: Any, other: Any, place: str = "") -> str | None:

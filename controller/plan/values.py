@@ -181,7 +181,10 @@ class Prior(Given):
 
 
 class Attempt(Given):
-    """What became of an earlier proposal for the same question. Figures are the stage's own, by name."""
+    """What became of an earlier proposal for the same question. Figures are the stage's own, by name.
+
+    Of holes that an expression filled the names are shown: its text was somebody's answer.
+    """
 
     attempt: int
     template: str
@@ -189,7 +192,8 @@ class Attempt(Given):
     stage: Stage | None = None
     rule: str | None = None
     parameters: tuple[Value, ...] = ()
-    expressions: bool = False
+    classes: tuple[ClassValue, ...] = ()
+    holes: tuple[str, ...] = ()
     figures: dict[str, bool | int | float] = {}
 
 

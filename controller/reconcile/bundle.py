@@ -16,10 +16,13 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
 
 from controller import paths
-from controller.api import sha256
+from controller.api import ApiModel, sha256
+from controller.api.decode import whole
 from controller.errors import InputError
 
 FORMAT = "schedctl.dev/campaign/v1"
@@ -27,8 +30,12 @@ INDEX = "bundle.json"
 MAX_KEPT = 64
 MAX_KEPT_BYTES = 256 << 20
 MAX_FILE_BYTES = 64 << 20
+MAX_PLACE = 200
+"""Of a place in a file, which may be named by whoever made the file."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}(/[A-Za-z0-9][A-Za-z0-9._+-]{0,127})?")
 _DIGEST = re.compile(r"(sha256:)?([0-9a-f]{8,64})")
+
+M = TypeVar("M", bound=ApiModel)
 
 
 @dataclass(frozen=True)
@@ -77,7 +84,7 @@ def read(folder: Path) -> Bundle:
         named = {str(name): (str(one["digest"]), int(one["size"])) for name, one in index["files"].items()}
     except OSError as error:
         raise InputError(f'"{folder}" is no bundle: {INDEX}: {error.strerror}', remedy=_REMEDY) from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise InputError(f'"{folder}" is no bundle: {INDEX} cannot be read: {error}', remedy=_REMEDY) from None
     if index.get("format") != FORMAT:
         raise InputError(f'"{folder}" has the format {index.get("format")!r:.80}, not {FORMAT}', remedy=_REMEDY)
@@ -112,6 +119,45 @@ def _file(folder: Path, name: str, digest: str, size: int) -> tuple[bytes | None
     if found == digest:
         return data, ""
     return data, f"was changed: it is {found} ({len(data)} bytes), the bundle names {digest} ({size} bytes)"
+
+
+def raw(files: Mapping[str, bytes], name: str) -> bytes:
+    """The bytes of one of a bundle's files. InputError when it is missing."""
+    if name not in files:
+        raise InputError(f"{name} is missing")
+    return files[name]
+
+
+def value(files: Mapping[str, bytes], name: str, model: type[M]) -> M:
+    """One of a bundle's files, as a `model`. InputError, with file and place, when it is none or is missing."""
+    return _held_to(model, _parsed(files, name), name)
+
+
+def values(files: Mapping[str, bytes], name: str, model: type[M]) -> tuple[M, ...]:
+    """The same of one that holds a list."""
+    listed = _parsed(files, name)
+    if not isinstance(listed, list):
+        raise InputError(f"{name}: a list is needed")
+    return tuple(_held_to(model, one, name, f"[{number}]") for number, one in enumerate(listed))
+
+
+def _parsed(files: Mapping[str, bytes], name: str) -> Any:
+    try:
+        return json.loads(raw(files, name), parse_int=whole)
+    except RecursionError:
+        raise InputError(f"{name}: it is nested too deep") from None
+    except ValueError as error:
+        raise InputError(f"{name}: {error}") from None
+
+
+def _held_to(model: type[M], found: Any, name: str, place: str = "") -> M:
+    try:
+        return model.model_validate(found)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place += "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
+        why = first["msg"].removeprefix("Value error, ")
+        raise InputError(": ".join(filter(None, (name, place.lstrip(".")[:MAX_PLACE], why)))) from None
 
 
 def kept_folder() -> Path:

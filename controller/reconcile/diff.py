@@ -302,6 +302,8 @@ class PlanTask(ApiModel):
     key: str
     inputs: str
     attempt: int
+    errors: int = 0
+    """Earlier attempts with these inputs that ended as Error."""
 
 
 def diff_planner(
@@ -317,9 +319,9 @@ def diff_planner(
     `template_inputs` maps a plan key to its `inputs` digest (made by the caller, who knows the templates). A failure
     with the same inputs is not retried (DESIGN rule 7), except `Rejected`, up to `budget.attempts` times, for the next
     attempt knows the lessons of those before and proposes something else; and `Error`, which says nothing about the
-    candidate: that one waits 1, 2, 4, … minutes, at most an hour. `Planned` without its revision means that somebody
-    deleted the revision, which asks for a new one. So does a revision that is in `drifted`: its name is among the
-    inputs then, so that a failure of that plan is remembered too.
+    candidate and is none of those attempts: that one waits 1, 2, 4, … minutes, at most an hour. `Planned` without its
+    revision means that somebody deleted that, which asks for a new one. So does a revision that is in `drifted`: its
+    name is among the inputs then, so that a failure of that plan is remembered too.
     """
     if source.desired is None or source.problems:
         return ()
@@ -345,14 +347,16 @@ def diff_planner(
             continue  # its revision is on its way, or was deleted again
         if before is not None and same and not _retry_due(before, at, policy.spec.planner.budget.attempts):
             continue
-        attempt = before.attempts + 1 if before is not None and same else 1
-        tasks[key] = PlanTask(policy=policy, intents=intents, node=node, key=key, inputs=inputs, attempt=attempt)
+        attempt, errors = (before.attempts + 1, before.errors) if before is not None and same else (1, 0)
+        tasks[key] = PlanTask(
+            policy=policy, intents=intents, node=node, key=key, inputs=inputs, attempt=attempt, errors=errors
+        )
     return tuple(tasks.values())
 
 
 def _retry_due(outcome: PlanOutcome, at: datetime, attempts: int) -> bool:
     if outcome.outcome == "Rejected":
-        return outcome.attempts < attempts
+        return outcome.attempts - outcome.errors < attempts
     if outcome.outcome != "Error":
         return outcome.outcome == "Planned"
-    return at >= outcome.at + timedelta(minutes=min(2 ** (outcome.attempts - 1), 60))
+    return at >= outcome.at + timedelta(minutes=min(2 ** min(max(outcome.errors, 1) - 1, 6), 60))

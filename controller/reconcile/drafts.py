@@ -11,12 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import ValidationError
-
 from controller import verify
-from controller.api import Desired, PlanOutcome, Proposal, SchedulerPolicy, SchedulerTemplate, Store, Verdict
-from controller.errors import InputError, SchedctlError
+from controller.api import ApiModel, Desired, PlanOutcome, Proposal, SchedulerPolicy, SchedulerTemplate, Store, Verdict
+from controller.errors import SchedctlError
 from controller.plan.drafting import Desk, Judgment
+from controller.reconcile import bundle
 from controller.source import all_templates
 
 STATIC = ("schema", "render", "lint", "build", "audit")
@@ -72,6 +71,13 @@ def _none(desk: Desk | None) -> str:
 # In a bundle ---------------------------------------------------------------------------------------------------------
 
 
+class _Drafting(ApiModel):
+    """drafting.json"""
+
+    taken: tuple[str, ...]
+    judged: tuple[Judgment, ...]
+
+
 def files_of(desk: Desk | None) -> dict[str, bytes]:
     """What a bundle keeps: the names that were taken, every judgment, and the draft."""
     if desk is None:
@@ -83,15 +89,11 @@ def files_of(desk: Desk | None) -> dict[str, bytes]:
 
 
 def desk_of(files: Mapping[str, bytes]) -> Desk | None:
-    """The desk of a bundle, whose judge says again what was said. InputError or KeyError for what is none."""
+    """The desk of a bundle, whose judge says again what was said. InputError for what is none."""
     if FILE not in files:
         return None
-    told = json.loads(files[FILE])
-    try:
-        recorded = [Judgment.model_validate(one) for one in told["judged"]]
-    except (ValidationError, TypeError) as error:
-        raise InputError(f"{FILE} holds no judgments") from error
-    return Desk(frozenset(map(str, told["taken"])), Replayed(recorded))
+    told = bundle.value(files, FILE, _Drafting)
+    return Desk(frozenset(told.taken), Replayed(told.judged))
 
 
 class Replayed:

@@ -11,7 +11,6 @@ again once it is held, and it is confirmed before anything is committed.
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -20,38 +19,42 @@ from controller import __version__, plan, verify
 from controller.api import (
     Desired,
     Drift,
-    Fingerprint,
     NodeScheduler,
     Passport,
+    PlannerRecord,
     PlanOutcome,
     Proposal,
     Reporter,
     Resource,
     RevisionBytes,
-    RevisionTarget,
     SchedulerPolicy,
     SchedulerRevision,
     SchedulerTemplate,
     SourceState,
     Store,
     Verdict,
-    WorkloadProfile,
-    fingerprint_of,
     lesson_of,
     now,
 )
 from controller.api.store import Lease
 from controller.errors import InputError, RepositoryError, SchedctlError
-from controller.kernel import images
 from controller.kernel.images import KernelImage
 from controller.kernel.microvm import VmShape
+from controller.plan.drafting import Desk
 from controller.plan.recall import Match, Question
-from controller.reconcile import bundle, drafts, drift, keys, revisions
+from controller.reconcile import bundle, drafts, drift, keys, resume, revisions
 from controller.reconcile.course import Course
 from controller.reconcile.diff import PlanTask, diff_planner
-from controller.reconcile.measuring import Measuring
 from controller.reconcile.memory import Memory
 from controller.reconcile.node import plan_outcomes
+from controller.reconcile.questions import (
+    allowed_templates,
+    bench_for,
+    profile_of,
+    question_of,
+    verification_kernels,
+    workload_of,
+)
 from controller.reconcile.record import Campaign
 from controller.reconcile.statuses import intent_status, policy_status
 from controller.source import all_templates
@@ -59,6 +62,7 @@ from controller.trust import dsse
 from controller.trust import keys as trust_keys
 
 WRITER = "planner"
+TAKEN_OVER = "another planner has taken this plan over: what was made here is not committed"
 Statuses = Mapping[tuple[str, str, str], Resource]
 
 
@@ -131,6 +135,8 @@ class Planner:
                 return False
             self._publish(view, working=task)
             outcome = self._plan(task, view, lease)
+            if not lease.confirm():
+                raise LeaseLost(TAKEN_OVER)
             self._publish(self._look(), outcome)
         except LeaseLost as lost:
             self._reporter.failed(lost.message)
@@ -184,28 +190,43 @@ class Planner:
             near = found.exact
         prior = near.prior() if near is not None else None
         past = plan.Past(task.inputs, course.lessons, prior)
-        before = view.outcomes.get(task.key)
-        desk = drafts.desk_for(task.policy, desired, before)
-        course.campaign = Campaign(
-            profile_of(task), task.intents, task.policy, question.templates, past, key=task.key, desk=desk
-        )
-        target = keys.target_of(task.node)
-        assert target is not None
+        before = course.before
         try:
-            with self._bench(task.policy, target, question.templates, self._reporter) as course.campaign.bench:
-                proposal = course.campaign.propose()
+            kernels = verification_kernels(task.policy, question.target.kernel_release)  # before anybody is paid
+        except SchedctlError as error:
+            course.digest = before.campaign if before is not None and before.inputs == task.inputs else None
+            return self._outcome(course, "Error", type(error).__name__, str(error))
+        try:
+            proposal = self._proposed(course, question, past, drafts.desk_for(task.policy, desired, before))
         except InputError as error:
             self._record(course)
             reason = "NothingLeft" if past.rejected() else "NoPlan"
             return self._outcome(course, "NoPlan", reason, str(error))
-        course.filed = drafts.file(self._store, desk, before)
-        self._reporter.done(f"proposal: {proposal.template}, {len(proposal.classes)} classes")
+        course.decided = proposal.planner
+        self._reporter.done(f"proposal: {proposal.template}, {len(proposal.classes)} classes, {who(proposal.planner)}")
         try:
-            return self._verify(course, proposal, all_templates(desired)[proposal.template])
+            return self._verify(course, proposal, all_templates(desired)[proposal.template], kernels)
         except LeaseLost:
             raise
         except SchedctlError as error:
+            self._record(course)  # so that the next attempt need not ask again
             return self._outcome(course, "Error", type(error).__name__, str(error))
+
+    def _proposed(self, course: Course, question: Question, past: plan.Past, desk: Desk | None) -> Proposal:
+        """What the planners propose, or what they proposed before if that was paid for and could not be judged."""
+        task = course.task
+        kept = resume.kept(course.before, task, past)
+        if kept is not None and kept.proposal is not None:
+            course.resume(kept)
+            self._reporter.step("what was proposed before could not be judged: it is verified again, nobody is asked")
+            return kept.proposal
+        course.campaign = Campaign(
+            profile_of(task), task.intents, task.policy, question.templates, past, key=task.key, desk=desk
+        )
+        with self._bench(task.policy, question.target, question.templates, self._reporter) as course.campaign.bench:
+            proposal = course.campaign.propose()
+        course.filed = drafts.file(self._store, desk, course.before)
+        return proposal
 
     def _recall(self, course: Course, match: Match, desired: Desired) -> PlanOutcome | None:
         """Commit the bytes and the passport of an earlier revision under this key: no call, no verification.
@@ -220,17 +241,19 @@ class Planner:
             self._reporter.failed(f"not recalled: {error.message}")
             return None
         revision = revisions.recalled(task, match, course.standing)
+        course.decided = old.spec.proposal.planner
         told = (
             f"revision {revision.name} was recalled from {old.name}: the same intents, template, kernel and topology "
             f"class, and a load at distance {match.distance:.2f}; nothing was planned or verified"
         )
         return self._commit(course, revision, files, "Recalled", told, old.name)
 
-    def _verify(self, course: Course, proposal: Proposal, template: SchedulerTemplate) -> PlanOutcome:
+    def _verify(
+        self, course: Course, proposal: Proposal, template: SchedulerTemplate, kernels: tuple[KernelImage, ...]
+    ) -> PlanOutcome:
         task = course.task
         target = keys.target_of(task.node)
         assert target is not None
-        kernels = verification_kernels(task.policy, target.kernel_release)
         wanted = task.policy.spec.verification
         examination = self._examine(
             verify.Candidate.from_proposal(proposal, template),
@@ -287,7 +310,7 @@ class Planner:
         recalled: str | None = None,
     ) -> PlanOutcome:
         if not course.lease.confirm():
-            raise LeaseLost("another planner has taken this plan over: what was made here is not committed")
+            raise LeaseLost(TAKEN_OVER)
         manual = course.task.policy.spec.approval == "Manual"
         branch = f"proposals/{revision.name}" if manual else None
         try:
@@ -317,7 +340,8 @@ class Planner:
         revision: str | None = None,
         recalled: str | None = None,
     ) -> PlanOutcome:
-        message = f"{message}; {course.filed.told}" if course.filed.told else message
+        decided = who(course.decided) if course.decided is not None and recalled is None else ""
+        message = "; ".join(filter(None, (message, decided, course.filed.told)))
         (self._reporter.done if outcome in ("Planned", "AwaitingApproval") else self._reporter.failed)(message)
         task = course.task
         return PlanOutcome(
@@ -328,6 +352,8 @@ class Planner:
             message=message[:4096],
             revision=revision,
             attempts=task.attempt,
+            errors=task.errors + (outcome == "Error"),
+            planner=course.decided,
             recalled=recalled,
             lessons=course.lessons,
             cost=course.cost(),
@@ -356,45 +382,7 @@ class Planner:
         self._store.update_status(WRITER, build)
 
 
-def question_of(task: PlanTask, templates: Sequence[SchedulerTemplate]) -> Question:
-    """The task as recall asks it."""
-    target = keys.target_of(task.node)
-    assert target is not None
-    return Question(task.policy, task.intents, target, workload_of(task), tuple(templates))
-
-
-def profile_of(task: PlanTask) -> WorkloadProfile:
-    """What the task's node observed; a task is made only for a node that has."""
-    status = task.node.status
-    assert status is not None
-    assert status.profile is not None
-    return status.profile
-
-
-def workload_of(task: PlanTask) -> Fingerprint:
-    """The load that is planned for."""
-    return fingerprint_of(profile_of(task), (i.qualified_name for i in task.intents))
-
-
-def allowed_templates(policy: SchedulerPolicy, desired: Desired) -> tuple[SchedulerTemplate, ...]:
-    """Built-in and committed templates whose names the policy allows, by name."""
-    allow = policy.spec.templates.allow
-    found = all_templates(desired)
-    return tuple(found[n] for n in sorted(found) if any(fnmatch.fnmatchcase(n, glob) for glob in allow))
-
-
-def bench_for(
-    policy: SchedulerPolicy, target: RevisionTarget, templates: Sequence[SchedulerTemplate], reporter: Reporter
-) -> Measuring:
-    """What measures for mode search: a guest of the first kernel the policy asks for, in the node's shape."""
-
-    def where() -> tuple[KernelImage, VmShape]:
-        return verification_kernels(policy, target.kernel_release)[0], VmShape.of_class(target.topology_class)
-
-    return Measuring(where, {t.name: t for t in templates}, policy, reporter)
-
-
-def verification_kernels(policy: SchedulerPolicy, node_release: str) -> tuple[KernelImage, ...]:
-    """The images the policy asks for; `node` is the image of the node's own release. ToolMissing if one is not here."""
-    wanted = [node_release if name == "node" else name for name in policy.spec.verification.kernels]
-    return tuple(images.resolve(name) for name in dict.fromkeys(wanted))
+def who(planner: PlannerRecord) -> str:
+    """Who planned, in a clause, and why nobody else did."""
+    by = f"{planner.name} ({planner.version})" if planner.name == "claude" else planner.name
+    return f"planned by {by}" + (f": {planner.note}" if planner.note else "")

@@ -4,7 +4,8 @@
     campaign.json   version, plan key, inputs, when; the error when nothing was proposed
     profile.json, intents.json, policy.json, templates.json, past.json   what the planners were given
     measured.json   what was measured for mode search, in order
-    model.json      who there was to ask, requests and answers in order; ledger.jsonl: what had been spent by then
+    model.json      who there was to ask, requests and answers in order, and what the clock said
+    ledger.jsonl    what had been spent by then
     proposal.json, scheduler.bpf.c, scheduler.bpf.o, passport.json, evidence/   what came of it, raw trial data included
     drafting.json, draft/   where new templates may be written: what they were judged, and the one that passed
 
@@ -91,7 +92,6 @@ class Campaign:
     def files(self) -> dict[str, bytes]:
         """The files of its bundle."""
         about = {"schedctl": __version__, "planKey": self.key, "error": self.error, "day": self.day}
-        asked = self.tape.asked.wire() if self.tape.asked is not None else None
         made: dict[str, bytes] = {
             "campaign.json": _json(about),
             "profile.json": _json(self.profile.wire()),
@@ -99,7 +99,7 @@ class Campaign:
             "policy.json": _json(self.policy.model_copy(update={"status": None}).wire()),
             "templates.json": _json([t.wire() for t in self.templates]),
             "past.json": _json(_past_wire(self.past)),
-            "model.json": _json({"asked": asked, "exchanges": [e.wire() for e in self.tape.exchanges]}),
+            "model.json": _json(self.tape.contents().wire()),
             "ledger.jsonl": self.ledger,
         }
         if self.measured is not None:

@@ -14,9 +14,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Literal
 
-from pydantic import ValidationError
+from pydantic import Field
 
 from controller import __version__, plan, verify
 from controller.api import (
@@ -33,18 +33,17 @@ from controller.api import (
     now,
     sha256,
 )
-from controller.errors import InputError, SchedctlError
+from controller.errors import SchedctlError
 from controller.plan import tape
 from controller.plan.learning import Prior
 from controller.plan.ledger import Ledger
 from controller.plan.search.measure import Exchange, Player
+from controller.reconcile import bundle as bundles
 from controller.reconcile import drafts
 from controller.reconcile.bundle import Bundle
 from controller.reconcile.drafts import STATIC
 from controller.reconcile.record import Campaign
 from controller.verify.recheck import recheck
-
-M = TypeVar("M", bound=ApiModel)
 
 
 @dataclass(frozen=True)
@@ -67,46 +66,73 @@ class Replay:
     verdict: Verdict | None = None
 
 
+class _About(ApiModel):
+    """campaign.json"""
+
+    schedctl: str
+    plan_key: str
+    error: str
+    day: Annotated[str, Field(pattern=r"^([0-9]{4}-[0-9]{2}-[0-9]{2})?$")]
+
+
+class _Prior(ApiModel):
+    """As learning.Prior."""
+
+    revision: str
+    proposal: Proposal
+    distance: float
+    names: dict[str, str]
+
+
+class _Past(ApiModel):
+    """past.json"""
+
+    inputs: str
+    lessons: tuple[Lesson, ...]
+    prior: _Prior | None = None
+
+    def past(self) -> plan.Past:
+        """As the planners take it."""
+        was = self.prior
+        prior = Prior(was.revision, was.proposal, was.distance, was.names) if was is not None else None
+        return plan.Past(self.inputs, self.lessons, prior)
+
+
 def replay(bundle: Bundle) -> Replay:
     """Make the campaign of `bundle` again. Never raises for what is wrong with it: that is a check that differs."""
     checks = [Check(name, "differs", problem) for name, problem in sorted(bundle.problems.items())]
     try:
+        about = bundles.value(bundle.files, "campaign.json", _About)
         campaign = campaign_of(bundle.files)
-        about = json.loads(bundle.files["campaign.json"])
-        error = str(about["error"])
-    except (SchedctlError, ValueError, KeyError, TypeError) as problem:
-        why = f"{problem} is missing" if isinstance(problem, KeyError) else str(problem)
-        return Replay((*checks, Check("bundle", "differs", f"it cannot be replayed: {why}")))
-    if about.get("schedctl") != __version__:
-        told = f"this is schedctl {__version__}, it was recorded with {about.get('schedctl')}: results may differ"
+    except SchedctlError as problem:
+        return Replay((*checks, Check("bundle", "differs", f"it cannot be replayed: {problem}")))
+    if about.schedctl != __version__:
+        told = f"this is schedctl {__version__}, it was recorded with {about.schedctl}: results may differ"
         checks.append(Check("version", "skipped", told))
-    proposal = _replan(campaign, bundle.files, error, checks)
+    proposal = _replan(campaign, bundle.files, about.error, checks)
     if proposal is None or "passport.json" not in bundle.files:
         return Replay(tuple(checks), proposal)
     return _reverified(campaign, proposal, bundle.files, checks)
 
 
 def campaign_of(files: Mapping[str, bytes]) -> Campaign:
-    """The campaign in a bundle's files, its tape rewound. InputError for what is none; KeyError for a missing file."""
-    model = json.loads(files["model.json"])
-    asked = tape.Asked.model_validate(model["asked"]) if model["asked"] is not None else None
-    exchanges = _all(tape.Exchange, model["exchanges"], "model.json")
-    about = json.loads(files["campaign.json"])
+    """The campaign in a bundle's files, its tape rewound. InputError for what is missing or none."""
+    about = bundles.value(files, "campaign.json", _About)
     measured = None
     if "measured.json" in files:
-        measured = list(_all(Exchange, json.loads(files["measured.json"]), "measured.json"))
+        measured = list(bundles.values(files, "measured.json", Exchange))
     return Campaign(
-        profile=_one(WorkloadProfile, json.loads(files["profile.json"]), "profile.json"),
-        intents=_all(SchedulingIntent, json.loads(files["intents.json"]), "intents.json"),
-        policy=_one(SchedulerPolicy, json.loads(files["policy.json"]), "policy.json"),
-        templates=_all(SchedulerTemplate, json.loads(files["templates.json"]), "templates.json"),
-        past=_past_of(json.loads(files["past.json"])),
-        key=str(about["planKey"]),
-        tape=tape.Tape(exchanges, asked, playing=True),
+        profile=bundles.value(files, "profile.json", WorkloadProfile),
+        intents=bundles.values(files, "intents.json", SchedulingIntent),
+        policy=bundles.value(files, "policy.json", SchedulerPolicy),
+        templates=bundles.values(files, "templates.json", SchedulerTemplate),
+        past=bundles.value(files, "past.json", _Past).past(),
+        key=about.plan_key,
+        tape=tape.Tape(bundles.value(files, "model.json", tape.Contents)),
         bench=Player(measured) if measured is not None else None,
         measured=measured,
-        ledger=files["ledger.jsonl"],
-        day=str(about["day"]),
+        ledger=bundles.raw(files, "ledger.jsonl"),
+        day=about.day,
         desk=drafts.desk_of(files),
     )
 
@@ -148,8 +174,8 @@ def _reverified(
 ) -> Replay:  # fmt: skip
     """Source, object and verdict, made again and compared with the recorded passport."""
     try:
-        passport = _one(Passport, json.loads(files["passport.json"]), "passport.json")
-    except (InputError, ValueError) as error:
+        passport = bundles.value(files, "passport.json", Passport)
+    except SchedctlError as error:
         return Replay((*checks, Check("verdict", "differs", str(error))), proposal)
     template = next((t for t in campaign.templates if t.name == proposal.template), None)
     if template is None:
@@ -269,25 +295,3 @@ def _as_it_was(campaign: Campaign) -> Iterator[Ledger]:
         ledger = Ledger(Path(folder) / "ledger.jsonl")
         ledger.path.write_bytes(text)
         yield ledger
-
-
-def _past_of(told: dict[str, Any]) -> plan.Past:
-    given = told["prior"]
-    prior = None
-    if given is not None:
-        proposal = _one(Proposal, given["proposal"], "past.json")
-        prior = Prior(str(given["revision"]), proposal, float(given["distance"]), dict(given["names"]))
-    return plan.Past(str(told["inputs"]), _all(Lesson, told["lessons"], "past.json"), prior)
-
-
-def _one(model: type[M], value: object, file: str) -> M:
-    try:
-        return model.model_validate(value)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{file} is no {model.__name__}: {place}: {first['msg']}") from None
-
-
-def _all(model: type[M], values: Sequence[object], file: str) -> tuple[M, ...]:
-    return tuple(_one(model, value, file) for value in values)

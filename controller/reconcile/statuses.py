@@ -24,7 +24,8 @@ from controller.reconcile import keys
 from controller.reconcile.diff import PlanTask
 from controller.reconcile.drift import IN_A_ROW
 
-_MAX_PLANS = 64
+_MAX_PLANS = 256
+"""As many as a status may hold (PolicyStatus)."""
 
 
 def policy_status(
@@ -46,7 +47,9 @@ def policy_status(
     old = before.get(policy.key)
     status = old.status if isinstance(old, SchedulerPolicy) and old.status is not None else PolicyStatus()
     kept = {o.plan_key: o for o in status.plans} | {k: o for k, o in outcomes.items() if k in current}
-    plans = tuple(sorted(kept.values(), key=lambda o: o.at))[-_MAX_PLANS:]
+    # A current failure that is forgotten is planned, and paid for, again: what no node looks for goes first.
+    by_worth = sorted(kept.values(), key=lambda o: (o.plan_key in current, o.at))
+    plans = tuple(sorted(by_worth[-_MAX_PLANS:], key=lambda o: o.at))
     made = sorted((r for r in desired.revisions if r.spec.policy == policy.name), key=lambda r: r.spec.created_at)
     tied = [
         n.name for n in nodes

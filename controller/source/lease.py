@@ -20,16 +20,18 @@ import os
 import secrets
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from controller.api import sha256
-from controller.errors import CouldNotTell, RepositoryError
+from controller.errors import CouldNotTell, RepositoryError, SchedctlError
 from controller.source.remote import LEASE_PREFIX, Remote
 
 TTL_S = 120.0
 SKEW_S = 30.0
 _MAX_BYTES = 4096
+_TRIES = 3
 
 
 @dataclass
@@ -48,6 +50,7 @@ class Lease:
     def __init__(self, leases: LeaseRefs, ref: str, blob: str, until: float) -> None:
         self._leases, self._ref, self._blob, self._ttl_s = leases, ref, blob, leases.ttl_s
         self._until = until
+        self._untold: set[str] = set()
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
@@ -58,14 +61,16 @@ class Lease:
         with self._lock:
             if self._ended.is_set():
                 return False
-            began = time.monotonic()
-            new = _write(self._leases.remote, self._ttl_s)
+            remote, began = self._leases.remote, time.monotonic()
             try:
-                mine = self._leases.remote.publish(self._ref, new, self._blob, self._ref, "renew a lease")
-            except (RepositoryError, CouldNotTell):
+                new = _write(remote, self._ttl_s)
+                self._untold.add(new)
+                mine = self._change(lambda old: remote.publish(self._ref, new, old, self._ref, "renew a lease"))
+            except SchedctlError:
                 return time.monotonic() < self._until  # not told: ours as long as nobody may take it
             if mine:
                 self._blob, self._until = new, began + self._ttl_s
+                self._untold.clear()
             else:
                 self._ended.set()
             return mine
@@ -74,8 +79,22 @@ class Lease:
         """Remove it if it is still ours. What cannot be removed now expires."""
         self._ended.set()
         self._thread.join(timeout=self._ttl_s)
-        with self._lock, contextlib.suppress(RepositoryError, CouldNotTell):
-            self._leases.remote.remove(self._ref, self._blob)
+        with self._lock, contextlib.suppress(SchedctlError):
+            self._change(lambda old: self._leases.remote.remove(self._ref, old))
+
+    def _change(self, change: Callable[[str], bool]) -> bool:
+        """`change` from where the ref is, as long as that is ours: the blob that is known to be there, or one whose
+        push may have landed although nobody told. False when it is another's. CouldNotTell when it cannot be moved now.
+        """
+        blob = self._blob
+        for _ in range(_TRIES):
+            if change(blob):
+                return True
+            now = self._leases.remote.repository.ref(self._ref)  # fetched when the race was lost
+            if now != self._blob and now not in self._untold:
+                return False
+            blob = now
+        raise CouldNotTell(f"{self._ref} is ours and could not be moved in {_TRIES} tries")
 
     def _keep(self) -> None:
         while not self._ended.wait(self._ttl_s / 3):

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from controller import apikey
 from controller.errors import CouldNotTell, DeadlineExceeded, RepositoryError, SchedctlError, ToolMissing
 
 if TYPE_CHECKING:
@@ -65,8 +66,11 @@ class Repository:
     work_tree: Path | None
 
     def environment(self, *, system_config: bool = False) -> dict[str, str]:
-        """The environment of a git command: the caller's, without what would point git elsewhere."""
-        kept = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
+        """The environment of a git command: the caller's, without what would point git elsewhere, and without a key.
+
+        ssh, credential helpers and whatever else git starts inherit it.
+        """
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("GIT_") and k != apikey.VARIABLE}
         return kept | git_variables(self.path, system_config=system_config)
 
     def run(
@@ -104,6 +108,7 @@ class Repository:
                     GIT_OBJECT_DIRECTORY=str(self.common_dir / "objects"),
                     GIT_ALTERNATE_OBJECT_DIRECTORIES="",
                     GIT_CONFIG_PARAMETERS="",
+                    **{apikey.VARIABLE: ""},
                     **git_variables(self.path),
                 )
                 timer = threading.Timer(LOCAL_DEADLINE_S, _kill_readers, [repo])

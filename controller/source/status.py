@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pydantic import ValidationError
 
 from controller.api import Resource, kinds
+from controller.api.decode import whole
 from controller.errors import RepositoryError
 from controller.source.commit import SCHEDCTL, WRITER_TRAILER, write_commit, write_tree
 from controller.source.manifests import Key
@@ -169,6 +170,6 @@ def _resource(files: Files, path: str) -> Resource | None:
     if kind is None or not path.endswith(".yaml"):
         return None
     try:
-        return kind.model.model_validate(json.loads(files.read(path)))
+        return kind.model.model_validate(json.loads(files.read(path), parse_int=whole))
     except (ValidationError, ValueError, RecursionError):
         return None

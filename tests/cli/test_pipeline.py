@@ -170,6 +170,16 @@ def test_plan_refuses_what_is_no_profile(repo):
     assert said.err.startswith('The WorkloadProfile "" is invalid: \n* takenAt: Required value\n')
 
 
+@pytest.mark.parametrize("form", ["json", "yaml"])
+def test_plan_refuses_numbers_without_an_end(repo, profile, form):
+    value = profile.wire() | {"windowNs": 10**400}
+    text = json.dumps(value) if form == "json" else yaml.safe_dump(value)
+    said = run("plan", "-f", "-", stdin=text.encode(), repo=repo)
+    assert (said.code, said.out) == (1, "")
+    assert "a whole number has " in said.err
+    assert len(said.err.splitlines()) == 1
+
+
 def test_verify_says_pass_and_rejected_by_exit_code(no_repository_here, proposal, monkeypatch, tmp_path):
     monkeypatch.setenv("SCHEDCTL_CONFIG", str(tmp_path / "config"))
     (no_repository_here / "p.json").write_text(json.dumps(proposal.wire()), encoding="utf-8")

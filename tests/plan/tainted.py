@@ -118,6 +118,10 @@ class Lesson:
     stage: Any
     rule: str
     figures: dict[str, float]
+    class_parameters: dict[str, Any] = dataclasses.field(
+        default_factory=lambda: {"c1": {f"{CANARY}_of_a_class": f"{CANARY} ms", "slice": f"{CANARY} ms"}}
+    )
+    holes: tuple[str, ...] = (CANARY, "slice")
 
 
 def a_lesson(template: SchedulerTemplate, **changes: Any) -> Lesson:

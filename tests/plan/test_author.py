@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from controller import apikey
 from controller.api import Proposal, Verdict
 from controller.plan import claude, messages, select
 from controller.plan.claude import asking, author
@@ -32,7 +33,7 @@ TAKEN = frozenset(t.name for t in case.TEMPLATES)
 def _surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SCHEDCTL_STATE", str(tmp_path))
     monkeypatch.setattr(asking.time, "sleep", lambda seconds: None)
-    messages.forget_key()
+    apikey.forget()
     for name in (messages.KEY, messages.BASE_URL, messages.MODEL):
         monkeypatch.delenv(name, raising=False)
 

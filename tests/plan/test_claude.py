@@ -176,6 +176,7 @@ def test_the_catalogue_is_small(ask: Ask) -> None:
     assert executor < 9_000
 
 
+CONTEXT = "model_context_window_exceeded"
 HTML = Scripted(body=b"<html>", headers={"content-type": "text/html"}, as_it_is=True)
 NO_JSON = Scripted(
     body=b"event: message_start\ndata: {\n\n", headers={"content-type": "text/event-stream"}, as_it_is=True
@@ -184,6 +185,9 @@ ENDINGS: dict[str, tuple[list[Scripted], str, float | None]] = {
     "refusal": ([refusal()], "the model refused", 0.0054),
     "max_tokens": ([max_tokens()] * 3, "3 answers were refused, the last by: schema of answer", 0.0054),
     "pause": ([answer("", stop_reason="pause_turn")], "pause_turn", 0.0054),
+    "tool_use": ([answer(case.strategy(), stop_reason="tool_use")], "stopped for tool_use", 0.0054),
+    "stop_sequence": ([answer(case.strategy(), stop_reason="stop_sequence")], "stopped for stop_sequence", 0.0054),
+    "context": ([answer(case.strategy(), stop_reason=CONTEXT)], f"stopped for {CONTEXT}", 0.0054),
     "a stop reason of tomorrow": ([answer("", stop_reason="\x1b]bored")], "another reason", 0.0054),
     "invalid request": ([error(400, "invalid_request_error")], "HTTP 400", 0),
     "bad key": ([error(401, "authentication_error")], "refused the key", 0),
@@ -192,6 +196,8 @@ ENDINGS: dict[str, tuple[list[Scripted], str, float | None]] = {
     "overloaded for good": ([overloaded()] * 3, "overloaded", 0),
     "broken for good": ([cut(case.good()[0])] * 3, "failed or broke off", None),
     "server error": ([error(500, "api_error")] * 3, "HTTP 500", None),
+    "a time-out there": ([error(408, "timeout_error")] * 3, r"refused the request \(HTTP 408\)", 0),
+    "a conflict": ([error(409, "conflict_error")] * 3, r"refused the request \(HTTP 409\)", 0),
     "a request too large": ([error(413, "request_too_large")], "too large", 0),
     "no such model": ([error(404, "not_found_error")], "does not know the model", 0),
     "forbidden": ([error(403, "permission_error")], "may not use", 0),
@@ -231,13 +237,30 @@ def test_a_redirect_is_not_followed(ask: Ask) -> None:
     assert other.requests == []
 
 
-@pytest.mark.parametrize("passing", [overloaded(), error(500, "api_error"), cut(), rate_limited(0.01), broken_off()])
-def test_what_passes_is_tried_again(ask: Ask, passing: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+PASSING: dict[str, tuple[list[Scripted], list[float]]] = {
+    "overloaded": ([overloaded()], [0.5]),
+    "overloaded twice": ([overloaded()] * 2, [0.5, 1.0]),
+    "overloaded, and says for how long": ([error(529, "overloaded_error", retry_after=3)], [3.0]),
+    "server error": ([error(500, "api_error")], [0.5]),
+    "a time-out there": ([error(408, "timeout_error")], [0.5]),
+    "a conflict": ([error(409, "conflict_error")], [0.5]),
+    "cut": ([cut()], [0.5]),
+    "rate limit": ([rate_limited(0.01)], [0.01]),
+    "rate limit of seconds, then a cut": ([rate_limited(7), cut()], [7.0, 1.0]),
+    "a stream that ends in an overload": ([broken_off()], [0.5]),
+}
+"""What the endpoint does first, and how long is waited after each: as long as it asks for, else ever longer."""
+
+
+@pytest.mark.parametrize("name", PASSING)
+def test_what_passes_is_tried_again(ask: Ask, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    passing, expected = PASSING[name]
     waits: list[float] = []
     monkeypatch.setattr(asking.time, "sleep", waits.append)
-    with MessagesServer([passing, *case.good()]) as server:
+    with MessagesServer([*passing, *case.good()]) as server:
         assert ask(server).planner.name == "claude"
-    assert len(waits) == 1
+    assert waits == expected
+    assert len(server.requests) == len(passing) + 2
 
 
 @pytest.mark.parametrize("late", [slow(case.good()[0], delay_s=60), slow(case.good()[0], drip_s=0.2)])

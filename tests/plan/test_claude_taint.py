@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from controller.plan.claude import learner
 from controller.plan.ledger import Ledger
 from controller.plan.messages import Settings
 from controller.plan.prompt import build
+from controller.plan.taint import Guard, Tainted
 from controller.plan.testing import MessagesServer, answer
 from controller.render import template_digest
 from tests import builders
@@ -134,7 +137,7 @@ def test_a_template_that_is_broken_or_needs_a_newer_kernel_is_not_offered() -> N
 
 @pytest.mark.parametrize("channel", tainted.CHANNELS)
 def test_injections_reach_no_request(channel: str, tmp_path: Path) -> None:
-    """26 texts in 13 channels: 338 plans, each of which asks three times."""
+    """26 texts in 13 channels: 338 plans, 330 of them different, each of which asks three times."""
     ledger = Ledger(tmp_path / "ledger.jsonl")
     policy = builders.policy(planner={"budget": {"usdPerDay": 10_000, "attempts": 3}})
     for text in tainted.INJECTIONS:
@@ -149,7 +152,9 @@ def test_injections_reach_no_request(channel: str, tmp_path: Path) -> None:
 
 
 def test_there_are_more_than_300() -> None:
-    assert len(set(tainted.INJECTIONS)) * len(set(tainted.CHANNELS)) >= 300
+    """As planted: where only a name may stand, several texts come to the same."""
+    planted = {(at, repr(tainted.plan_with(at, text))) for at in tainted.CHANNELS for text in tainted.INJECTIONS}
+    assert len(planted) == 330
 
 
 LEAKS: dict[str, Any] = {
@@ -195,6 +200,12 @@ def test_our_own_words_as_names_do_not_stop_a_plan(tmp_path: Path) -> None:
         '","tasks":4',
         '","tas',
         '{"node":{',
+        "nhow",  # of \\n\\nHow, as a request holds a new line
+        "nkinds",
+        "u003c",
+        "u2026",
+        "\\nhow",
+        "\\u2026",
     )
     for name in names:
         asked = case.Authored([case.strategy(), case.filling()])
@@ -204,6 +215,64 @@ def test_our_own_words_as_names_do_not_stop_a_plan(tmp_path: Path) -> None:
             ledger=Ledger(tmp_path / "ledger.jsonl"),
         )  # fmt: skip
         assert made.template == "latency-first"
+
+
+def _pieces(requests: list[dict[str, Any]], count: int) -> set[str]:
+    """Windows of 4 to 8 characters on the bytes of these requests, written as the check and as the SDK write them."""
+    chosen = random.Random(4711)
+    written = [json.dumps(one, separators=(",", ":"), ensure_ascii=a) for one in requests for a in (True, False)]
+    every = "\x00".join(written)
+    begins = [chosen.randrange(len(every)) for _ in range(count)]
+    found = {every[at : at + chosen.randint(4, 8)] for at in begins}
+    # Where escapes are: a name that begins in one, or is nothing else.
+    escapes = [match.start() for match in re.finditer(r"\\\\", every)]
+    found |= {every[at + 1 : at + 1 + chosen.randint(4, 8)] for at in chosen.sample(escapes, min(count, len(escapes)))}
+    return found
+
+
+def test_no_piece_of_a_request_stops_a_plan_as_a_name(tmp_path: Path) -> None:
+    """Of every byte that is sent, a process may have as its name what stands there."""
+    figures = case.workload("x", "comm", cpu_share=1.234e-05, wakeups=987_654_321)
+    base = case.base().model_copy(update={"parameters": {"slice": "1037us"}})
+    wrong = case.strategy(template="t99", aims=[])
+
+    def asked(*named: str) -> list[dict[str, Any]]:
+        others = [case.workload(f"other {i}", "cgroup", comms=(name,)) for i, name in enumerate(named)]
+        by = case.Authored([wrong, case.strategy(), case.filling()])
+        claude.propose(
+            case.profile(figures, *others), case.INTENTS, builders.policy(), case.TEMPLATES, base, by,
+            ledger=Ledger(tmp_path / "ledger.jsonl"),
+        )  # fmt: skip
+        return [request for _, request in by.asked]
+
+    names = _pieces(asked(), 4000)
+    assert len(names) > 3000
+    assert len(asked(*names)) == 3
+
+
+@pytest.mark.parametrize("deep", [0, 1, 2])
+@pytest.mark.parametrize("ascii_only", [True, False])
+@pytest.mark.parametrize(
+    "name", ["kthreadd", "naïve", "NAÏVE", "忽略", 'speak "yes"', "a\\nhowl", "two\nlines", "\x1b]0;x\x07"]
+)
+def test_a_leak_is_found_in_the_bytes_however_it_is_escaped(
+    name: str, deep: int, monkeypatch: pytest.MonkeyPatch, *, ascii_only: bool
+) -> None:
+    """Without the first check: the second trusts it as little as it trusts the building of prompts."""
+    monkeypatch.setattr(Guard, "_own", lambda *_: None)
+    guard = Guard(("template",), (name, "template"))
+    said = f"of {name}, it says"
+    for _ in range(deep):
+        said = json.dumps({"template": [said]}, ensure_ascii=ascii_only)
+    with pytest.raises(Tainted):
+        guard.check({"template": said})
+    assert guard.check({"template": "of template, it says"})
+
+
+def test_a_text_that_only_a_repeated_key_hides_is_found() -> None:
+    guard = Guard((), ())
+    with pytest.raises(Tainted, match="none of our own"):
+        guard.check({"text": '{"text":"ignore all","text":"t1"}'})
 
 
 def test_rules_that_a_model_may_be_told_are_the_verifiers_own() -> None:

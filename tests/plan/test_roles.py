@@ -15,7 +15,7 @@ from controller.plan import claude
 from controller.plan.claude import learner, observer
 from controller.plan.ledger import Ledger
 from controller.plan.prompt import Prompt, build
-from controller.plan.values import Attempt, Value
+from controller.plan.values import Attempt, ClassValue, Value
 from controller.render import template_digest
 from tests import builders
 from tests.plan import claude_case as case
@@ -93,6 +93,16 @@ LESSONS: dict[str, tuple[Attempt, str | None]] = {
     "could not tell": (attempt(verdict=Verdict.ERROR), None),
     "an expression that does not render": (attempt(stage="render"), "noExpressions"),
     "a verifier that refuses": (attempt(stage="load"), "otherTemplate"),
+    "a verifier that refuses an expression": (attempt(stage="load", holes=("slice",)), "noExpressions"),
+    "starves with an expression": (attempt(stage="liveness", parameters=(), holes=("slice",)), "noExpressions"),
+    "starves with a class's values": (
+        attempt(stage="liveness", parameters=(), classes=(ClassValue(intent="i1", name="deadline", value="1ms"),)),
+        "nearDefaults",
+    ),
+    "worse with an expression alone": (
+        attempt(figures=gain(others=-4), parameters=(), holes=("slice",)),
+        "noExpressions",
+    ),
     "starves with other values": (attempt(stage="liveness"), "nearDefaults"),
     "starves with its defaults": (attempt(stage="liveness", parameters=()), "otherTemplate"),
     "worse all over": (attempt(figures=gain(others=-4, **{"class": -2})), "otherDirection"),
@@ -121,6 +131,8 @@ class Past:
     template: str
     template_digest: str
     parameters: dict[str, Any]
+    class_parameters: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    holes: tuple[str, ...] = ()
     planner: str = "claude"
     verdict: Verdict = Verdict.REJECTED
     stage: Any = "trial"
@@ -134,21 +146,26 @@ def past(**changes: Any) -> Past:
 
 
 def test_what_was_refused_comes_back_as_lessons_and_moves_the_model_up(tmp_path: Path) -> None:
-    earlier = [past(stage="load", rule="load/unbounded-loop"), past(figures=gain(others=-4.12345, **{"class": 9}))]
+    first = past(
+        stage="load", rule="load/unbounded-loop", class_parameters={"c1": {"deadline": "3ms"}}, holes=("deadline",)
+    )
+    earlier = [first, past(figures=gain(others=-4.12345, **{"class": 9}))]
     forged = {"lessons": [{"attempt": 9, "advice": "keep"}]}
     learnt = {"lessons": [{"attempt": 2, "advice": "nearDefaults"}]}
     asked = case.Authored([forged, learnt, case.strategy(), case.filling()])
     claude.propose(
         case.profile(), case.INTENTS, builders.policy(), case.TEMPLATES, case.base(), asked,
-        earlier=earlier, ledger=Ledger(tmp_path / "ledger.jsonl"),
+        earlier=earlier, failures=2, ledger=Ledger(tmp_path / "ledger.jsonl"),
     )  # fmt: skip
     assert [role for role, _ in asked.asked] == ["learner", "learner", "planner", "executor"]
     given = json.loads(asked.asked[2][1]["messages"][0]["content"][0]["text"])
     assert given["lessons"] == [
-        {"attempt": 1, "advice": "otherTemplate"},
+        {"attempt": 1, "advice": "noExpressions"},
         {"attempt": 2, "advice": "nearDefaults"},
     ]
     assert given["attempts"][0]["rule"] == "load/unbounded-loop"
+    assert given["attempts"][0]["classes"] == [{"intent": "i1", "name": "deadline", "value": "3ms"}]
+    assert given["attempts"][0]["holes"] == ["deadline"]
     assert given["attempts"][1]["figures"]["baseline.others.throughput.gain_percent"] == -4.123
     assert given["attempts"][1]["parameters"] == [{"name": "slice", "value": "2ms"}]
     assert asked.asked[2][1]["model"] != "claude-haiku-5-5", "two candidates were rejected: a larger model is asked"
@@ -158,6 +175,9 @@ def test_a_past_that_no_longer_fits_is_left_out() -> None:
     prompt = prompt_of(case.profile())
     gone = past(template="deleted")
     changed = past(template_digest=builders.digest("a"))
-    typed = past(parameters={"slice": 7, "gone": "1ms"}, rule="lint/what-somebody-wrote")
+    typed = past(
+        parameters={"slice": 7, "gone": "1ms"}, class_parameters={"c1": {"deadline": True}}, holes=("gone",),
+        rule="lint/what-somebody-wrote",
+    )  # fmt: skip
     (left,) = learner.attempts([gone, changed, typed], prompt)
-    assert (left.attempt, left.parameters, left.rule) == (1, (), None)
+    assert (left.attempt, left.parameters, left.classes, left.holes, left.rule) == (1, (), (), (), None)

@@ -15,7 +15,7 @@ import pytest
 
 from controller.api import Lesson, Proposal, Verdict, lesson_of
 from controller.errors import InputError
-from controller.plan import Past, rules, select
+from controller.plan import Past, rules, search, select
 from controller.plan.search import NO_BENCH, course, pruning
 from controller.plan.search.measure import Exchange, Failure, Player, Recorder
 from controller.plan.tape import TapeDiffers
@@ -279,8 +279,6 @@ def test_what_was_rejected_is_neither_measured_nor_proposed():
     allowed = Past(inputs=INPUTS, lessons=(lesson,))
     spec = settings().wire()
     policy = builders.policy(planner={"mode": "search", "search": spec}, templates={"allow": ("weighted-fair",)})
-    from controller.plan import search
-
     made = search.propose(by_rules(), template_of("weighted-fair"), policy, allowed, bench)
     assert first.substance() not in {p for pair in bench.asked for p in pair}
     assert made.substance() != first.substance()
@@ -309,11 +307,12 @@ def test_without_a_bench_it_is_the_rules_with_a_note():
 
 def test_without_optuna_there_is_one_clear_error(monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
-    for bench in (None, Bench()):
-        with pytest.raises(InputError, match="needs the package optuna") as told:
-            plan(bench)
-        assert "schedctl[search]" in told.value.remedy
-        assert "planner.mode" in told.value.remedy
+    with pytest.raises(InputError, match="needs the package optuna") as told:
+        search.ready()
+    assert "schedctl[search]" in told.value.remedy
+    assert "planner.mode" in told.value.remedy
+    bench = Bench()
+    assert "needs the package optuna" in plan(bench).planner.note
 
 
 def test_optuna_is_loaded_for_a_search_alone_and_says_nothing(capfd):

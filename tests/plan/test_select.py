@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from controller import apikey
 from controller.api import Proposal
 from controller.errors import InputError
 from controller.plan import messages, rules, select
@@ -26,7 +27,7 @@ from tests.plan.search_case import need_optuna
 @pytest.fixture(autouse=True)
 def _surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SCHEDCTL_STATE", str(tmp_path))
-    messages.forget_key()
+    apikey.forget()
     for name in (messages.KEY, messages.BASE_URL, messages.MODEL):
         monkeypatch.delenv(name, raising=False)
 
@@ -80,10 +81,22 @@ def test_auto_without_a_key_is_rules_and_says_so() -> None:
     assert proposal.model_copy(update={"planner": by_rules().planner}) == by_rules()
 
 
-def test_claude_without_a_key_is_the_users_error() -> None:
+def test_claude_without_a_key_is_rules_too_unless_somebody_insists() -> None:
+    proposal = plan(mode="claude")
+    assert f"{messages.KEY} is not set" in proposal.planner.note
+    assert proposal.model_copy(update={"planner": by_rules().planner}) == by_rules()
     with pytest.raises(InputError, match=f"{messages.KEY} is not set") as told:
-        plan(mode="claude")
+        select.insist(builders.policy(planner={"mode": "claude"}))
     assert "planner.mode" in told.value.remedy
+
+
+def test_search_without_its_package_is_rules_unless_somebody_insists(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    proposal = plan(mode="search")
+    assert "needs the package optuna" in proposal.planner.note
+    assert proposal.model_copy(update={"planner": by_rules().planner}) == by_rules()
+    with pytest.raises(InputError, match="needs the package optuna"):
+        select.insist(builders.policy(planner={"mode": "search"}))
 
 
 def test_search_asks_no_model_and_without_a_bench_it_is_rules(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,9 +177,12 @@ def test_an_unpriced_model_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_key_goes_to_no_other_host(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     with_key(monkeypatch, url)
     with pytest.raises(InputError, match=messages.BASE_URL) as told:
-        plan(mode="claude")
+        select.insist(builders.policy(planner={"mode": "claude"}))
     assert url not in str(told.value)
-    assert messages.BASE_URL in plan(mode="auto").planner.note
+    for mode in ("auto", "claude"):
+        made = plan(mode=mode)
+        assert made.planner.name == "rules"
+        assert messages.BASE_URL in made.planner.note
 
 
 @pytest.mark.parametrize(
@@ -183,7 +199,7 @@ def test_a_model_id_that_cannot_be_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(messages.KEY, case.KEY)
     monkeypatch.setenv(messages.MODEL, "Claude; rm -rf /")
     with pytest.raises(InputError, match=messages.MODEL):
-        plan(mode="claude")
+        select.insist(builders.policy(planner={"mode": "claude"}))
 
 
 def test_a_template_that_is_not_allowed_is_not_offered(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,8 +265,8 @@ def test_the_agent_holds_the_key_before_it_starts_anything_and_a_node_forgets_it
     monkeypatch.setattr(loop, "run", looked)
     subprocess.run(["git", "init", "--quiet", str(tmp_path / "repo")], check=True)
     for role in ("planner", "all", "node"):
-        messages.forget_key()
+        apikey.forget()
         monkeypatch.setenv(messages.KEY, case.KEY)
         assert run("agent", "run", "--role", role, repo=tmp_path / "repo").code == 0
     assert seen == [(False, False), (False, False), (False, True)]
-    messages.forget_key()
+    apikey.forget()

@@ -177,7 +177,7 @@ SCRIPTS = {
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_what_a_model_answered_is_answered_again_without_key_or_network(monkeypatch, tmp_path, name):
-    monkeypatch.setattr("controller.plan.claude.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("controller.plan.tape.time.sleep", lambda seconds: None)
     campaign = asked(monkeypatch, SCRIPTS[name])
     assert campaign.proposal is not None
     ledger = (tmp_path / "STATE" / "planner-ledger.jsonl").read_bytes()

@@ -65,10 +65,22 @@ def test_changed_inputs_are_a_first_attempt(kind):
     assert [t.attempt for t in tasks] == [1]
 
 
-@pytest.mark.parametrize(("attempts", "due"), [(1, 60), (2, 120), (3, 240), (20, 3600)])
-def test_could_not_tell_waits_longer_each_time(attempts, due):
-    assert plan(plans=remembered("Error", attempts), at=due - 1) == ()
-    assert [t.attempt for t in plan(plans=remembered("Error", attempts), at=due)] == [attempts + 1]
+def failed(attempts: int, errors: int, kind: str = "Error") -> dict[str, PlanOutcome]:
+    return {KEY: remembered(kind, attempts)[KEY].model_copy(update={"errors": errors})}
+
+
+@pytest.mark.parametrize(
+    ("attempts", "errors", "due"), [(1, 1, 60), (2, 2, 120), (4, 3, 240), (99, 99, 3600), (3, 1, 60)]
+)
+def test_could_not_tell_waits_longer_each_time(attempts, errors, due):
+    assert plan(plans=failed(attempts, errors), at=due - 1) == ()
+    (task,) = plan(plans=failed(attempts, errors), at=due)
+    assert (task.attempt, task.errors) == (attempts + 1, errors)
+
+
+def test_an_attempt_that_could_not_be_judged_takes_none_of_the_budget():
+    assert [t.attempt for t in plan(plans=failed(5, 3, "Rejected"))] == [6]
+    assert plan(plans=failed(5, 2, "Rejected"), at=10**6) == ()
 
 
 def test_a_deleted_revision_is_made_again():

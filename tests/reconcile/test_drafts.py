@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from controller import apikey
 from controller.api import SchedulerPolicy
 from controller.plan import messages
 from controller.plan.testing import MessagesServer, Scripted, answer
@@ -27,7 +28,7 @@ from tests.reconcile.test_planner import apply, outcomes, revisions
 def _homes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("CONFIG", "STATE", "CACHE"):
         monkeypatch.setenv(f"SCHEDCTL_{name}", str(tmp_path / name))
-    messages.forget_key()
+    apikey.forget()
     for name in (messages.KEY, messages.BASE_URL, messages.MODEL):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("controller.reconcile.planner.verification_kernels", lambda policy, release: ())
@@ -113,7 +114,7 @@ def test_the_campaign_with_its_draft_comes_out_the_same(
     (outcome,) = outcomes(store)
     assert outcome.campaign is not None
     monkeypatch.delenv(messages.KEY, raising=False)
-    messages.forget_key()
+    apikey.forget()
     kept = bundle.read(bundle.find(outcome.campaign))
     found = replay(kept)
     told = {check.what: check.result for check in found.checks}

@@ -394,8 +394,9 @@ def test_what_a_killed_planner_had_begun_another_one_does(tmp_path):
     assert len(revisions(GitStore(bare))) == 1
 
 
-def test_a_plan_that_was_taken_over_is_not_committed(tmp_path):
-    bench, told = Bench(), Told()
+@pytest.mark.parametrize("stage", ["", "load"])
+def test_of_a_plan_that_was_taken_over_nothing_is_committed_or_said(tmp_path, stage):
+    bench, told = Bench(refuses={"latency-first": (stage, "load/x")}), Told()
     store = GitStore(repository(tmp_path))
     store.put_status("n1", [observed()])
 

@@ -10,6 +10,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -67,6 +69,11 @@ def ends(process: subprocess.Popen[str]) -> None:
         process.stdout.close()
 
 
+def holder(origin: Git) -> str:
+    """The blob of the one lease there is."""
+    return origin("for-each-ref", "--format=%(objectname)", "refs/schedctl/lease")
+
+
 def test_one_holder_at_a_time_and_free_after_release(repo: Git) -> None:
     store, other = GitStore(repo.folder), GitStore(repo.folder)
     first = store.lease("key")
@@ -120,6 +127,116 @@ def test_a_holder_that_is_killed_frees_it_after_its_time_and_the_margin(origin: 
         mine.release()
     finally:
         ends(process)
+
+
+@contextmanager
+def unwritable(clone: Path) -> Iterator[None]:
+    """Nothing can be written there, not by root either: the folder of its objects is away."""
+    objects = clone / ".git" / "objects"
+    objects.rename(objects.with_name("away"))
+    try:
+        yield
+    finally:
+        objects.with_name("away").rename(objects)
+
+
+def test_a_renewal_that_cannot_be_written_is_not_told(origin: Git, tmp_path: Path) -> None:
+    mine = clone(origin, tmp_path / "mine").lease("key")
+    assert mine is not None
+    before = holder(origin)
+    with unwritable(tmp_path / "mine"):
+        assert mine.confirm(), "until its time is over nobody else may take it"
+    assert mine.confirm()
+    assert holder(origin) != before
+    mine.release()
+
+
+def test_a_renewal_that_cannot_be_written_does_not_end_those_after_it(origin: Git, tmp_path: Path) -> None:
+    store = clone(origin, tmp_path / "mine")
+    store._leases.ttl_s = 1.5
+    mine = store.lease("key")
+    assert mine is not None
+    with unwritable(tmp_path / "mine"):
+        before = holder(origin)
+        time.sleep(1.2)  # its thread comes to a third of the time meanwhile, twice
+        assert holder(origin) == before
+    end = time.monotonic() + 30
+    while holder(origin) == before and time.monotonic() < end:
+        time.sleep(0.1)
+    assert holder(origin) != before, "the thread renews it again"
+    mine.release()
+    assert holder(origin) == ""
+
+
+@pytest.fixture
+def unanswered(origin: Git) -> Callable[[], None]:
+    """The next push lands on origin, and ends before its sender is told."""
+    hook = origin.folder / "hooks" / "reference-transaction"
+
+    def arm() -> None:
+        hook.write_text('#!/bin/sh\ntest "$1" = committed || exit 0\nrm -- "$0"\nkill -9 $PPID\n')
+        hook.chmod(0o755)
+
+    return arm
+
+
+def test_a_renewal_that_lands_unanswered_is_still_ours(
+    origin: Git, tmp_path: Path, unanswered: Callable[[], None]
+) -> None:
+    store = clone(origin, tmp_path / "mine")
+    mine = store.lease("key")
+    assert mine is not None
+    for _ in range(2):  # of two in a row the second finds what the first left
+        before = holder(origin)
+        unanswered()
+        assert mine.confirm()
+        assert holder(origin) != before, "it landed"
+    before = holder(origin)
+    assert mine.confirm()
+    assert holder(origin) != before
+    mine.release()
+    assert holder(origin) == ""
+
+
+def test_a_lease_whose_renewal_landed_unanswered_is_released(
+    origin: Git, tmp_path: Path, unanswered: Callable[[], None]
+) -> None:
+    mine = clone(origin, tmp_path / "mine").lease("key")
+    assert mine is not None
+    unanswered()
+    assert mine.confirm()
+    mine.release()
+    assert holder(origin) == ""
+
+
+def test_a_lease_whose_ref_is_locked_for_a_moment_is_still_ours(origin: Git, tmp_path: Path) -> None:
+    """As by a push of ours that we gave up waiting for, and that origin is not through with."""
+    mine = clone(origin, tmp_path / "mine").lease("key")
+    assert mine is not None
+    lock = origin.folder / (origin("for-each-ref", "--format=%(refname)", "refs/schedctl/lease") + ".lock")
+    lock.touch()
+    assert mine.confirm()
+    lock.unlink()
+    before = holder(origin)
+    assert mine.confirm()
+    assert holder(origin) != before
+    mine.release()
+    assert holder(origin) == ""
+
+
+def test_a_lease_that_was_taken_over_after_a_renewal_landed_unanswered_is_not_ours(
+    origin: Git, tmp_path: Path, unanswered: Callable[[], None]
+) -> None:
+    mine = clone(origin, tmp_path / "mine").lease("key")
+    assert mine is not None
+    unanswered()
+    assert mine.confirm()
+    (line,) = origin("for-each-ref", "refs/schedctl/lease").splitlines()
+    blob = origin.blob(json.dumps({"expiresAt": time.time() + 60, "ttl": 60}))
+    origin("update-ref", line.split()[-1], blob)
+    assert not mine.confirm()
+    mine.release()
+    assert holder(origin) == blob
 
 
 def test_whoever_was_taken_over_notices_before_it_commits(repo: Git) -> None:

@@ -29,7 +29,6 @@ where it is checked, judged, and left for a branch of its own. No plan uses it b
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 from controller.api import (
@@ -39,7 +38,6 @@ from controller.api import (
     SchedulerPolicy,
     SchedulerTemplate,
     SchedulingIntent,
-    Verdict,
     WorkloadProfile,
 )
 from controller.plan.claude import author, executor, learner, observer, planner, tiers
@@ -69,13 +67,15 @@ def propose(
     by: Settings | Transport,
     *,
     earlier: Sequence[Lesson] = (),
+    failures: int = 0,
     ledger: Ledger | None = None,
     deadline_s: float = DEADLINE_S,
     desk: Desk | None = None,
 ) -> Proposal:
     """`base` (the rules planner's proposal) with the models' choices in place of its own. Raises NoAnswer.
 
-    `templates` are those the policy allows; `earlier` is what became of proposals for the same inputs, oldest first.
+    `templates` are those the policy allows; `earlier` is what became of proposals for the same key, oldest first, and
+    `failures` counts those of a model that were rejected for the same inputs.
     `desk` is where a new template is handed in, if the policy allows one.
     Returns or raises within `deadline_s` (and DRAFTING_S, with a desk), or for a transport with patience within that
     for each of its questions.
@@ -98,8 +98,8 @@ def propose(
         transport,
         ledger or Ledger(),
         Guard.of_plan(_trusted(transport, earlier, drafting=drafting), profile, intents, policy, templates, base),
-        time.monotonic() + most_s,
-        failures=sum(one.planner == "claude" and one.verdict is Verdict.REJECTED for one in earlier),
+        most_s,
+        failures=failures,
     )
     findings = observer.by_rules(prompt)
     if observer.unexplained(prompt, findings):

@@ -61,8 +61,8 @@ class Question(Generic[A]):
 
 
 class Campaign:
-    """The calls of one plan: their deadline, retries, models and place in the ledger. `models` are those that
-    answered, in order, `asking` the one that was asked last.
+    """The calls of one plan: their time (`within_s` from now on), retries, models and place in the ledger. `models` are
+    those that answered, in order, `asking` the one that was asked last.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Campaign:
         transport: Transport,
         ledger: Ledger,
         guard: Guard,
-        deadline: float,
+        within_s: float,
         *,
         failures: int = 0,
     ) -> None:
@@ -83,7 +83,8 @@ class Campaign:
         self._transport = transport
         self._ledger = ledger
         self._guard = guard
-        self._deadline = deadline
+        self._within_s = within_s
+        self._clock = tape.Clock()
         self._failures = failures
         self._retries = RETRIES
         self._refused = 0
@@ -146,10 +147,10 @@ class Campaign:
         wait = failure.retry_after_s or 0.5 * 2 ** (RETRIES - self._retries)
         if not failure.transient or self._retries == 0:
             raise NoAnswer(failure.message) from None
-        if time.monotonic() + wait >= self._deadline:
+        if self._clock.read() + wait >= self._within_s:
             raise NoAnswer(f"{failure.message}, longer than this plan may take") from None
         self._retries -= 1
-        time.sleep(wait)
+        self._clock.wait(wait)
 
     def _accounted(self, role: RoleName, asked: dict[str, Any], model: str) -> tuple[str, Reply]:
         try:
@@ -161,7 +162,7 @@ class Campaign:
         estimate = most(model, len(body), asked["max_tokens"]) if self._transport.billed else 0.0
         if estimate is None:
             raise NoAnswer(f"what model {model} costs is unknown, so a budget in dollars cannot cover it")
-        left = self._deadline - time.monotonic()
+        left = self._within_s - self._clock.read()
         if left <= 0:
             raise NoAnswer("the time for this plan is over")
         about = {"role": role, "model": model, "promptBytes": len(body), "prompt": sha256(body), "prices": PRICES_AS_OF}

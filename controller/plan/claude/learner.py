@@ -18,7 +18,7 @@ from controller.api import Lesson as Past
 from controller.api import Metric, Verdict
 from controller.plan.claude.asking import NUMBER, Campaign, Question, array, obj, one_of
 from controller.plan.claude.refusals import Refusal, Refused
-from controller.plan.prompt import Prompt, figure, shown_values
+from controller.plan.prompt import Prompt, figure, shown_class_values, shown_values
 from controller.plan.values import ADVICE, Advice, Attempt, History, Lesson, Lessons
 from controller.render import template_digest
 
@@ -78,6 +78,8 @@ def attempts(earlier: Sequence[Past], prompt: Prompt) -> tuple[Attempt, ...]:
             stage=one.stage,
             rule=one.rule if one.rule in RULES else None,
             parameters=shown_values(entry, one.parameters),
+            classes=shown_class_values(entry, one.class_parameters),
+            holes=tuple(name for name in entry.holes if name in one.holes),
             figures={
                 name: value if isinstance(value, bool) else figure(value)
                 for name, value in one.figures.items()
@@ -119,14 +121,17 @@ def ask(campaign: Campaign, prompt: Prompt, tried: tuple[Attempt, ...], by_rule:
 def _advice(attempt: Attempt) -> Advice:
     if attempt.verdict is Verdict.PASS:
         return "keep"
-    if attempt.stage in ("schema", "render"):
+    if attempt.stage in ("schema", "render") or (attempt.holes and attempt.stage not in ("liveness", "trial")):
         return "noExpressions"
+    filled = bool(attempt.parameters or attempt.classes)
     if attempt.stage == "trial":
         gains = _gains(attempt)
         if any(gain < 0 for gain in gains) and not any(gain > 0 for gain in gains):
-            return "otherDirection" if attempt.parameters else "otherTemplate"
-        return "smallerStep" if attempt.parameters else "otherTemplate"
-    return "nearDefaults" if attempt.stage == "liveness" and attempt.parameters else "otherTemplate"
+            return "otherDirection" if filled else "noExpressions" if attempt.holes else "otherTemplate"
+        return "smallerStep" if filled else "otherTemplate"
+    if attempt.stage == "liveness" and (filled or attempt.holes):
+        return "nearDefaults" if filled else "noExpressions"
+    return "otherTemplate"
 
 
 def _gains(attempt: Attempt) -> list[float]:

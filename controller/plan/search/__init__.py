@@ -20,18 +20,23 @@ from controller.plan.search.measure import Bench
 NO_BENCH = "search measures candidates in a micro-VM, and there was none to measure in"
 
 
+def ready() -> None:
+    """InputError without optuna."""
+    from controller.plan.search import course  # optuna takes a second to load
+
+    course.optuna()
+
+
 def propose(
     base: Proposal, template: SchedulerTemplate, policy: SchedulerPolicy, past: Past, bench: Bench | None
 ) -> Proposal:
     """The best of what was measured around `base`, the rules' own; that itself where nothing is shown to be better.
 
-    What cannot be measured never raises: the rules' proposal comes back, and its note says why. InputError without
-    optuna.
+    What cannot be measured never raises: the rules' proposal comes back, and its note says why. `ready` comes first.
     """
-    from controller.plan.search import course  # optuna takes a second to load
+    from controller.plan.search import course
     from controller.plan.search.space import space_of
 
-    course.optuna()
     if bench is None:
         return _said(base, base.planner, NO_BENCH, ())
     space = space_of(template, base, expressions=policy.spec.planner.autonomy != "parameters")

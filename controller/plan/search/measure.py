@@ -10,12 +10,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Literal, Protocol
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from controller.api import ApiModel, Proposal
+from controller.errors import InputError
 from controller.plan.tape import TapeDiffers
 
 MAX_WHY = 300
+Gain = Annotated[float, Field(ge=-2000, le=2000)]
+"""In log units: the ratio of no two numbers is beyond."""
+Seconds = Annotated[float, Field(ge=0, le=10**9)]
 
 
 class Block(ApiModel):
@@ -25,11 +29,18 @@ class Block(ApiModel):
     tenth better. `seconds` is all the time it took, `setup_seconds` the part that comes once (a boot, a build).
     """
 
-    gains: tuple[float, ...] = Field(description="Of the objective, a proposal after the first each.")
-    guards: tuple[tuple[float, ...], ...] = Field(default=(), description="For the same proposals, a guardrail each.")
-    margins: tuple[float, ...] = Field(default=(), description="What each guardrail may lose, in log units.")
-    seconds: Annotated[float, Field(ge=0)]
-    setup_seconds: Annotated[float, Field(ge=0)] = 0
+    gains: tuple[Gain, ...] = Field(description="Of the objective, a proposal after the first each.")
+    guards: tuple[tuple[Gain, ...], ...] = Field(default=(), description="For the same proposals, a guardrail each.")
+    margins: tuple[Gain, ...] = Field(default=(), description="What each guardrail may lose, in log units.")
+    seconds: Seconds
+    setup_seconds: Seconds = 0
+
+    @model_validator(mode="after")
+    def _even(self) -> Block:
+        rows = len(self.gains) if self.margins else len(self.guards)
+        if len(self.guards) != rows or any(len(row) != len(self.margins) for row in self.guards):
+            raise ValueError("a block has a gain for every proposal after the first in every guardrail")
+        return self
 
 
 class Failure(ApiModel):
@@ -40,7 +51,7 @@ class Failure(ApiModel):
     kind: Literal["candidate", "bench", "time"]
     which: Annotated[int, Field(ge=0)] = 0
     why: Annotated[str, Field(max_length=MAX_WHY)]
-    seconds: Annotated[float, Field(ge=0)]
+    seconds: Seconds
 
 
 class Bench(Protocol):
@@ -61,6 +72,17 @@ class Exchange(ApiModel):
     block: int
     measured: Block | None = None
     failure: Failure | None = None
+
+    @model_validator(mode="after")
+    def _ended(self) -> Exchange:
+        said, failed = self.measured, self.failure
+        if (said is None) == (failed is None):
+            raise ValueError("a question to a bench has either a block or a failure for its answer")
+        if said is not None and len(said.gains) != len(self.proposals) - 1:
+            raise ValueError("a block has a gain for every proposal after the first")
+        if failed is not None and failed.which >= len(self.proposals):
+            raise ValueError("the proposal that failed is one of those that were measured")
+        return self
 
 
 class Recorder:
@@ -85,9 +107,13 @@ class Recorder:
 
 
 class Player:
-    """A bench that says what was recorded. TapeDiffers when it is asked something else, or more."""
+    """A bench that says what was recorded. TapeDiffers when it is asked something else, or more; InputError when it is
+    made of blocks that differ in how many guardrails there are.
+    """
 
     def __init__(self, exchanges: Sequence[Exchange]) -> None:
+        if len({len(each.measured.margins) for each in exchanges if each.measured is not None}) > 1:
+            raise InputError("measured.json: not every block has the same guardrails")
         self._exchanges = tuple(exchanges)
         self._at = 0
 
@@ -100,8 +126,7 @@ class Player:
         if (found.proposals, found.block) != (tuple(p.substance() for p in proposals), block):
             raise TapeDiffers(f"measurement {number + 1} is of other proposals than was recorded")
         said = found.measured or found.failure
-        if said is None:
-            raise TapeDiffers(f"measurement {number + 1} has no answer")
+        assert said is not None
         return said
 
     def unasked(self) -> int:
