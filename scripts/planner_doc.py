@@ -186,7 +186,7 @@ def _grid(found: dict[str, Any]) -> Iterable[str]:
         yield table(["planner", "scenarios", *aims, "unclear", "worse", "kernel's own stayed"], rows) + "\n"
         yield (
             "Above 1 is better than the kernel's own scheduler, with the interval at 95 %. A cell ends with the "
-            "template; † is a figure of an earlier version of scenario or template.\n"
+            "template; † is a figure of an earlier version of scenario or template, ‡ one from a busy machine.\n"
         )
         cells = [
             [f"`{scenario}`", *(_outcome(found["rows"], where, scenario, planner) for planner in PLANNERS)]
@@ -214,7 +214,7 @@ def _outcome(rows: dict[str, Any], where: str, scenario: str, planner: str) -> s
         return NOT_MEASURED
     release, cpus = where.split("/")
     job = grid.Job(release, int(cpus), SCENARIOS[scenario], planner)
-    old = "" if row["digest"] == job.digest else " †"
+    old = ("" if row["digest"] == job.digest else " †") + (" ‡" if grid.busy(row) else "")
     if row["stays"]:
         return f"1, not worse: the kernel's own stays ({row['stays']}){old}"
     template = row["proposal"]["template"]

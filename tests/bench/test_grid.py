@@ -46,6 +46,7 @@ def blocks(gain: float, spread: float = 0.01, count: int = grid.BLOCKS, seed: in
 def row(gain: float = 0.1, spread: float = 0.01, **changes: Any) -> dict[str, Any]:
     found = {
         "digest": "d", "proposal": {"template": "weighted-fair"}, "note": "", "stays": "", "broke": "", "seconds": 50.0,
+        "elsewhere": 0.01,
         "objective": "class.throughput", "rails": {}, "blocks": {"class.throughput": blocks(gain, spread)},
     }  # fmt: skip
     return found | changes
@@ -307,10 +308,11 @@ def test_rows_are_measured_once_the_most_informative_first(conducted, tmp_path):
     assert conducted("--scenario", "messages", "--seconds", "9000")[0] == []
     key = f"{RELEASE}/2/messages/grid"
     document["rows"][key]["digest"] = "of another template"
+    document["rows"][f"{RELEASE}/2/messages/search"]["elsewhere"] = 0.3
     (tmp_path / "grid.json").write_text(json.dumps(document))
     asked = [word for name in ("messages", "messages", "urgent-work") for word in ("--scenario", name)]
     done, _, _ = conducted(*asked, "--seconds", "9000")
-    assert done[-1] == "messages/grid"
+    assert done[-2:] == ["messages/search", "messages/grid"]
     assert done.count("messages/grid") == 1
 
 
@@ -338,9 +340,9 @@ def test_the_page_has_what_was_measured_and_says_what_was_not(conducted, tmp_pat
     assert "†" not in line
     document = json.loads((tmp_path / "grid.json").read_text())
     rows = document["rows"]
-    rows[f"{RELEASE}/2/messages/rules"] |= {"digest": "old"}
+    rows[f"{RELEASE}/2/messages/rules"] |= {"digest": "old", "elsewhere": 0.3}
     rows[f"{RELEASE}/2/messages/random"] |= {"stays": "load: no"}
     (tmp_path / "grid.json").write_text(json.dumps(document))
     line = next(x for x in planner_doc.document(tmp_path).splitlines() if x.startswith("| `messages` | 1."))
-    assert line.count("†") == 1
+    assert line.count("†") == line.count("‡") == 1
     assert "1, not worse: the kernel's own stays (load: no)" in line
