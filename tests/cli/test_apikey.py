@@ -20,7 +20,7 @@ from controller.plan import messages
 from controller.plan.testing import MessagesServer, answer
 from tests import builders, noting
 from tests.plan import claude_case as case
-from tests.reconcile.planning import observed, repository, rules
+from tests.reconcile.planning import profile_file, repository, rules
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -33,11 +33,7 @@ def noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def profile(tmp_path: Path) -> str:
-    status = observed().status
-    assert status is not None
-    assert status.profile is not None
-    (tmp_path / "profile.json").write_bytes(status.profile.canonical())
-    return str(tmp_path / "profile.json")
+    return profile_file(tmp_path)
 
 
 def schedctl(*words: str, repo: Path, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -106,6 +106,16 @@ def observed(name: str = "n1", load: dict[str, object] | None = None, at: float 
     return made.model_copy(update={"status": made.status.model_copy(update={"profile": profile, **changes})})
 
 
+def profile_file(folder: Path) -> str:
+    """A file with what that node observed."""
+    status = observed().status
+    assert status is not None
+    assert status.profile is not None
+    path = folder / "profile.json"
+    path.write_bytes(status.profile.canonical())
+    return str(path)
+
+
 def repository(path: Path, *resources: SchedulingIntent | SchedulerPolicy, bare: bool = False) -> Path:
     """A policy repository with the intent shop/checkout and the policy default, or what is given."""
     work = path / "policies"

@@ -31,7 +31,7 @@ from tests.builders import TARGET
 from tests.cli.harness import run
 from tests.plan import bridging
 from tests.plan import claude_case as case
-from tests.reconcile.planning import Bench, observed, planner, repository, rules
+from tests.reconcile.planning import Bench, observed, planner, profile_file, repository, rules
 from tests.reconcile.test_planner import outcomes, revisions
 from tests.verify.trial.test_runner import SPEC, Machine
 
@@ -332,11 +332,7 @@ def test_what_is_no_bundle(tmp_path, text):
 
 @pytest.fixture
 def profile(tmp_path: Path) -> str:
-    status = observed().status
-    assert status is not None
-    assert status.profile is not None
-    (tmp_path / "profile.json").write_bytes(status.profile.canonical())
-    return str(tmp_path / "profile.json")
+    return profile_file(tmp_path)
 
 
 def test_record_and_replay_on_the_command_line(tmp_path, profile):

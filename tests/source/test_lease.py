@@ -140,9 +140,15 @@ def unwritable(clone: Path) -> Iterator[None]:
         objects.with_name("away").rename(objects)
 
 
-def test_a_renewal_that_cannot_be_written_is_not_told(origin: Git, tmp_path: Path) -> None:
-    mine = clone(origin, tmp_path / "mine").lease("key")
-    assert mine is not None
+@pytest.fixture
+def mine(origin: Git, tmp_path: Path) -> lease.Lease:
+    """A lease of somebody who works on a clone."""
+    held = clone(origin, tmp_path / "mine").lease("key")
+    assert held is not None
+    return held
+
+
+def test_a_renewal_that_cannot_be_written_is_not_told(origin: Git, tmp_path: Path, mine: lease.Lease) -> None:
     before = holder(origin)
     with unwritable(tmp_path / "mine"):
         assert mine.confirm(), "until its time is over nobody else may take it"
@@ -199,20 +205,16 @@ def test_a_renewal_that_lands_unanswered_is_still_ours(
 
 
 def test_a_lease_whose_renewal_landed_unanswered_is_released(
-    origin: Git, tmp_path: Path, unanswered: Callable[[], None]
+    origin: Git, mine: lease.Lease, unanswered: Callable[[], None]
 ) -> None:
-    mine = clone(origin, tmp_path / "mine").lease("key")
-    assert mine is not None
     unanswered()
     assert mine.confirm()
     mine.release()
     assert holder(origin) == ""
 
 
-def test_a_lease_whose_ref_is_locked_for_a_moment_is_still_ours(origin: Git, tmp_path: Path) -> None:
+def test_a_lease_whose_ref_is_locked_for_a_moment_is_still_ours(origin: Git, mine: lease.Lease) -> None:
     """As by a push of ours that we gave up waiting for, and that origin is not through with."""
-    mine = clone(origin, tmp_path / "mine").lease("key")
-    assert mine is not None
     lock = origin.folder / (origin("for-each-ref", "--format=%(refname)", "refs/schedctl/lease") + ".lock")
     lock.touch()
     assert mine.confirm()
@@ -225,10 +227,8 @@ def test_a_lease_whose_ref_is_locked_for_a_moment_is_still_ours(origin: Git, tmp
 
 
 def test_a_lease_that_was_taken_over_after_a_renewal_landed_unanswered_is_not_ours(
-    origin: Git, tmp_path: Path, unanswered: Callable[[], None]
+    origin: Git, mine: lease.Lease, unanswered: Callable[[], None]
 ) -> None:
-    mine = clone(origin, tmp_path / "mine").lease("key")
-    assert mine is not None
     unanswered()
     assert mine.confirm()
     (line,) = origin("for-each-ref", "refs/schedctl/lease").splitlines()
