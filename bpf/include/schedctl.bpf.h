@@ -16,9 +16,10 @@
  *
  *     schedctl_kernel.bpf.h   the kernel's types and kfuncs, from 6.12 on; BPF macros; small helpers
  *     schedctl_knob.bpf.h     numbers that user space changes while the scheduler runs
+ *     schedctl_group.bpf.h    what a task weighs in its class, by the cpu.weight of its cgroups
  *     schedctl_task.bpf.h     what is kept for each task; which class it is in; accounting; counters; exit record
  *     schedctl_dsq.bpf.h      who is first in a DSQ that is ordered by time, and since when
- *     schedctl_fair.bpf.h     fair queues: shares by weight between queues, by nice value inside one, ageing
+ *     schedctl_fair.bpf.h     fair queues: shares by weight between queues, by nice value and cpu.weight inside one, ageing
  *     schedctl_part.bpf.h     reservations: CPUs of a class's own, and time on the others; included by itself
  *
  * Maps that user space may read and write by name:
@@ -44,6 +45,7 @@
 
 #include "schedctl_kernel.bpf.h"
 #include "schedctl_knob.bpf.h"
+#include "schedctl_group.bpf.h"
 #include "schedctl_task.bpf.h"
 #include "schedctl_dsq.bpf.h"
 #include "schedctl_fair.bpf.h"

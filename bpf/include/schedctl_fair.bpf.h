@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Fair queues: CPU time is shared between queues by weight, and between the tasks of one queue by their nice values.
+ * Fair queues: CPU time is shared between queues by weight, and between the tasks of one queue by what they weigh in
+ * their class: by nice value and by the cpu.weight of their cgroups (schedctl_group.bpf.h).
  *
  * Each queue is one DSQ, ordered by the virtual time of its tasks, and has a virtual time of its own: a queue of weight
  * w is charged 100 / w nanoseconds for each that its tasks run, and the queue that has waited with the least goes first.
@@ -34,8 +35,6 @@
 #define FAIR_BRIEF 4	 /* the part of a slice that a brief burst takes at most */
 #define FAIR_TURN 100000 /* ns that a task has its CPU at least before one that wakes takes it */
 #define FAIR_TRIES 4	 /* queues tried in order of need before the plain sweep over all */
-#define NICE_WEIGHT_MIN 10
-#define NICE_WEIGHT_MAX 1000
 
 struct schedctl_queue {
 	u32 weight;	 /* 1 to 10000 for a class, the sum for a queue of several; not used with live knobs */
@@ -185,7 +184,7 @@ static __noinline bool fair_cuts_in(struct task_struct *p, const struct schedctl
  * The task waits in its queue by `key`: its virtual time, or what a queue that is ordered otherwise goes by. One that wakes
  * may have its CPU at once instead.
  */
-static __always_inline void fair_enqueue(struct task_struct *p, struct schedctl_task *t, u64 slice, u64 key,
+static __in_line void fair_enqueue(struct task_struct *p, struct schedctl_task *t, u64 slice, u64 key,
 					 u64 enq_flags)
 {
 	fair_arrive(t);
@@ -225,9 +224,9 @@ static __in_line void fair_running(const struct schedctl_task *t)
 }
 
 /* Charge the task, inside its queue. */
-static __always_inline void fair_charge_task(const struct task_struct *p, struct schedctl_task *t, u64 delta)
+static __in_line void fair_charge_task(struct task_struct *p, struct schedctl_task *t, u64 delta)
 {
-	t->vtime += delta * 100 / clamp(p->scx.weight, NICE_WEIGHT_MIN, NICE_WEIGHT_MAX);
+	t->vtime += delta * 100 / task_weight(p, t);
 }
 
 /* Charge the task's queue. */
@@ -241,7 +240,7 @@ static __in_line void fair_charge_queue(struct schedctl_task *t, u64 delta)
 }
 
 /* ops.dispatch and ops.stopping: charge the task and its queue for `delta` nanoseconds. */
-static __always_inline void fair_charge(const struct task_struct *p, struct schedctl_task *t, u64 delta)
+static __in_line void fair_charge(struct task_struct *p, struct schedctl_task *t, u64 delta)
 {
 	fair_charge_task(p, t, delta);
 	fair_charge_queue(t, delta);
@@ -333,7 +332,7 @@ static long fair_sweep(u64 i, u64 *now)
  * task `t` that has the CPU and could go on (NULL: none), which would wait by `key`, needs it more. Without that
  * comparison two tasks on one CPU would take turns whatever their weights: the kernel asks before it puts the old back.
  */
-static __always_inline bool fair_dispatch(s32 cpu, const struct schedctl_task *t, u64 key)
+static __in_line bool fair_dispatch(s32 cpu, const struct schedctl_task *t, u64 key)
 {
 	u64 now = bpf_ktime_get_ns(), tried = 0;
 

@@ -42,6 +42,7 @@ typedef _Bool bool;
  */
 #define __in_line inline __attribute__((always_inline, nodebug))
 #define __arg_trusted __attribute__((btf_decl_tag("arg:trusted"))) /* 6.8: a kernel's struct for a global function */
+#define field_exists(field) __builtin_preserve_field_info(field, 2) /* has the kernel that loads the object this field? */
 #define ARRAY_SIZE(array) (sizeof(array) / sizeof((array)[0]))
 
 /* Fields of a BTF-defined map: libbpf reads the numbers from the types. */
@@ -123,6 +124,13 @@ struct kernfs_node {
 struct cgroup_subsys_state {
 	struct cgroup *cgroup;
 	struct cgroup_subsys_state *parent;
+	int id; /* among those of its controller: 1 for the root, 0 for an autogroup */
+};
+
+struct task_group { /* a cgroup with the CPU controller */
+	struct cgroup_subsys_state css;
+	struct task_group *parent;
+	unsigned long shares; /* of cpu.weight 100: 1 << 20 */
 };
 
 struct cgroup {
@@ -150,6 +158,7 @@ struct task_struct {
 	const struct cred *cred;
 	char comm[16];
 	struct css_set *cgroups;
+	struct task_group *sched_task_group;
 };
 
 struct scx_init_task_args {
@@ -183,6 +192,7 @@ struct sched_ext_ops {
 	void (*runnable)(struct task_struct *p, u64 enq_flags);
 	void (*running)(struct task_struct *p);
 	void (*stopping)(struct task_struct *p, bool runnable);
+	void (*quiescent)(struct task_struct *p, u64 deq_flags);
 	void (*cpu_release)(s32 cpu, struct scx_cpu_release_args *args);
 	s32 (*init_task)(struct task_struct *p, struct scx_init_task_args *args);
 	void (*enable)(struct task_struct *p);

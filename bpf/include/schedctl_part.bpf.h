@@ -162,7 +162,7 @@ static __in_line void part_arrive(u64 class, u64 now)
  * Charge a task for `delta` ns: on its class's own CPU nothing, else to what its class is owed, and by weight when that
  * is nothing. Classes without a reservation are charged by weight in any case, so that they share theirs by it.
  */
-static __noinline void part_charge(const struct task_struct *p, struct schedctl_task *t, u64 delta, u64 now)
+static __noinline void part_charge(struct task_struct *p, struct schedctl_task *t, u64 delta, u64 now)
 {
 	struct cpu_record *c = cpu_record(bpf_get_smp_processor_id());
 	struct part *part = part_of(t->class);

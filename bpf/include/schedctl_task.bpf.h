@@ -15,6 +15,8 @@
 #define CGROUP_DEPTH 16	     /* ancestors looked at; systemd and Kubernetes nest about 8 deep */
 #define MAX_CGROUPS 8192     /* rows of schedctl_cgroups */
 #define DUMP_LEN 4096	     /* bytes kept of the kernel's dump at an error */
+#define NICE_WEIGHT_MIN 10
+#define NICE_WEIGHT_MAX 1000
 #define MAX_DELTA 1000000000 /* ns; a longer run than 1 s is charged as 1 s, so that products stay below 2^64 */
 
 /* What a class needs of a task: all that are set. */
@@ -116,6 +118,7 @@ struct schedctl_task {
 	u64 burst_avg;	 /* moving average of the bursts before, 1/4 the newest */
 	bool direct;	 /* was sent straight to an idle CPU */
 	bool patient;	 /* whoever woke it is about to sleep */
+	u32 counted;	 /* nice weight that it is counted with as runnable; 0 while it sleeps */
 };
 
 struct {
@@ -208,6 +211,18 @@ static __in_line u64 class_weight(const struct schedctl_task *t)
 #endif
 }
 
+/* Of the task's nice value: 100 for nice 0, bounded to about nice 10 to -10. */
+static __always_inline u32 nice_weight(const struct task_struct *p)
+{
+	return clamp(p->scx.weight, NICE_WEIGHT_MIN, NICE_WEIGHT_MAX);
+}
+
+/* What the task weighs beside others of its class, by nice value and by the cpu.weight of its cgroups. */
+static __in_line u64 task_weight(struct task_struct *p, const struct schedctl_task *t)
+{
+	return group_count(p, t->class, t->counted ?: 100, 0);
+}
+
 /* --- Matching --------------------------------------------------------------------------------------------------------- */
 
 #if MATCHES
@@ -234,13 +249,13 @@ static __in_line bool class_in(const u64 *words, u64 class)
 
 #if NR_COMM_RULES
 
-static __always_inline char comm_char(u64 low, u64 high, u32 at)
+static __in_line char comm_char(u64 low, u64 high, u32 at)
 {
 	return (at < 8 ? low >> 8 * at : high >> 8 * (at - 8)) & 0xff;
 }
 
 /* 1 if equal, without a branch: clang 19 would make one of each compare, and the BPF verifier walk 2^16 paths. */
-static __always_inline u32 equal(u8 a, u8 b)
+static __in_line u32 equal(u8 a, u8 b)
 {
 	u32 difference = a ^ b;
 
@@ -250,10 +265,9 @@ static __always_inline u32 equal(u8 a, u8 b)
 
 /*
  * Does row `rule` of comm_rules fit the name in `low` and `high`? `fits` has bit i set when the pattern so far fits the
- * first i characters, so that a star needs no going back and every path is 16 steps long. A global function: the BPF
- * verifier looks at it once, not at each call.
+ * first i characters, so that a star needs no going back and every path is 16 steps long.
  */
-__noinline int comm_fits(u64 rule, u64 low, u64 high)
+static __in_line u32 glob_fits(u64 rule, u64 low, u64 high)
 {
 	u32 length = 0, fits = 1;
 
@@ -281,6 +295,12 @@ __noinline int comm_fits(u64 rule, u64 low, u64 high)
 		fits = (fits & same) << 1;
 	}
 	return fits >> length & 1;
+}
+
+/* A global function: the BPF verifier looks at it once, not at each call. */
+__noinline int comm_fits(u64 rule, u64 low, u64 high)
+{
+	return glob_fits(rule, low, high);
 }
 
 static long match_comm(u64 i, struct schedctl_match *m)
@@ -345,14 +365,11 @@ static __always_inline void match_cgroup(struct task_struct *p, struct schedctl_
 
 #if MATCHES
 
-/* The first class, in order of number, of which the task has all that the class needs. */
-static long first_match(u64 i, struct schedctl_match *m)
+/* Has the task all that the class needs? */
+static __in_line bool class_fits(u64 class, const struct schedctl_match *m)
 {
-	u64 class = bounded(i + 1, NR_CLASSES);
 	bool fits = true;
 
-	if (class == CLASS_OTHERS)
-		return 1;
 	if (classes[class].needs & MATCH_COMM)
 		fits &= class_in(m->by_comm, class);
 	if (classes[class].needs & MATCH_UID)
@@ -363,7 +380,15 @@ static long first_match(u64 i, struct schedctl_match *m)
 	if (classes[class].needs & MATCH_TGID)
 		fits &= class_in(m->by_tgid, class);
 #endif
-	if (!fits)
+	return fits;
+}
+
+/* The first class, in order of number, that fits. */
+static long first_match(u64 i, struct schedctl_match *m)
+{
+	u64 class = bounded(i + 1, NR_CLASSES);
+
+	if (class != CLASS_OTHERS && !class_fits(class, m))
 		return 0;
 	m->class = class;
 	return 1;
@@ -404,29 +429,47 @@ static __always_inline u32 match_class(struct task_struct *p, struct schedctl_ma
 	return m->class;
 }
 
+/* Is that what the task was matched by? Else it is from now on. */
+static __in_line bool match_stands(struct schedctl_task *t, const struct schedctl_match *m, u64 cgroup, u64 generation)
+{
+	if (t->comm[0] == m->comm[0] && t->comm[1] == m->comm[1] && t->uid == m->uid && t->cgroup == cgroup &&
+	    t->generation == generation)
+		return true;
+	t->comm[0] = m->comm[0];
+	t->comm[1] = m->comm[1];
+	t->uid = m->uid;
+	t->cgroup = cgroup;
+	t->generation = generation;
+	return false;
+}
+
+/* The task has been matched: count it, also in the rows of its cgroups. True when it is in another class than before. */
+static __in_line bool match_counts(struct task_struct *p, struct schedctl_task *t, u32 class)
+{
+	struct schedctl_stats *stats = class_stats(class);
+	u32 old = t->class;
+
+	t->class = class;
+	if (stats)
+		stats->matches++;
+	if (class == old)
+		return false;
+	group_count(p, old, t->counted, -t->counted);
+	group_count(p, class, t->counted, t->counted);
+	return true;
+}
+
 /* Match the task again when its name, user or cgroup, or the table of cgroups, changed. True when its class did. */
 static __noinline bool classify(struct task_struct *p, struct schedctl_task *t)
 {
 	struct schedctl_match m = { .uid = p->cred->uid.val, .class = CLASS_OTHERS };
-	u32 old = t->class;
 	u64 cgroup, generation;
-	struct schedctl_stats *stats;
 
 	bpf_probe_read_kernel(m.comm, sizeof(m.comm), p->comm);
 	match_place(p, &cgroup, &generation);
-	if (t->comm[0] == m.comm[0] && t->comm[1] == m.comm[1] && t->uid == m.uid && t->cgroup == cgroup &&
-	    t->generation == generation)
+	if (match_stands(t, &m, cgroup, generation))
 		return false;
-	t->comm[0] = m.comm[0];
-	t->comm[1] = m.comm[1];
-	t->uid = m.uid;
-	t->cgroup = cgroup;
-	t->generation = generation;
-	t->class = match_class(p, &m);
-	stats = class_stats(t->class);
-	if (stats)
-		stats->matches++;
-	return t->class != old;
+	return match_counts(p, t, match_class(p, &m));
 }
 
 #else
@@ -441,13 +484,28 @@ static __noinline bool classify(struct task_struct *p, struct schedctl_task *t)
 /* --- Accounting ------------------------------------------------------------------------------------------------------- */
 
 /* ops.runnable: the task begins to wait. */
-static __in_line void account_runnable(struct schedctl_task *t, u64 now)
+static __always_inline void account_runnable(struct task_struct *p, struct schedctl_task *t, u64 now)
 {
+	u32 nice = nice_weight(p);
+
 	t->runnable_at = now;
+	group_count(p, t->class, nice, nice - t->counted);
+	t->counted = nice;
+}
+
+/* ops.quiescent: it sleeps, ends, leaves for another policy, or moves to another cgroup and is runnable again after. */
+static __in_line void account_quiescent(struct task_struct *p)
+{
+	struct schedctl_task *t = task_record(p);
+
+	if (!t)
+		return;
+	group_count(p, t->class, t->counted, -t->counted);
+	t->counted = 0;
 }
 
 /* How long the task has waited since it woke; 0 for one that has not slept since it last ran. */
-static __always_inline u64 task_wait(const struct schedctl_task *t)
+static __in_line u64 task_wait(const struct schedctl_task *t)
 {
 	return t->runnable_at ? minus(bpf_ktime_get_ns(), t->runnable_at) : 0;
 }

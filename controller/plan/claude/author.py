@@ -22,7 +22,7 @@ from controller.plan.prompt import Entry, Prompt, page
 from controller.plan.values import Commission, Draft, Findings, Strategy
 from controller.render import builtin_templates
 
-HEADERS = ("schedctl.bpf.h", "kernel", "knob", "task", "dsq", "fair")
+HEADERS = ("schedctl.bpf.h", "kernel", "knob", "group", "task", "dsq", "fair")
 INSTRUCTIONS = f"""\
 You write a new template of a CPU scheduler for Linux (sched_ext, eBPF): Jinja text that renders to one C file. lacks
 says what no template decides today; workloads, intents and findings say for whom. Your files are data: they are
@@ -48,7 +48,8 @@ Jinja
 C
 - GPL-compatible, schedctl.bpf.h alone is included. Every task that is enqueued is inserted into a DSQ once, and every
   DSQ is consumed; loops are bounded; an idle CPU is kicked for a task that waits; init, exit, init_task, cpu_online and
-  cpu_offline are there; .timeout_ms is at most 5000; .name is "{{{{ ops_name }}}}".
+  cpu_offline are there; account_runnable in runnable goes with account_quiescent in quiescent; .timeout_ms is at most
+  5000; .name is "{{{{ ops_name }}}}".
 
 Below are the header files, the example's metadata, and the example's text.
 """

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * schedctl_cc89fe3bd682, from template background.
+ * schedctl_05f5a639dbac, from template background.
  *
  * Tasks of background classes get the CPUs that nobody else wants, and give them back at once when somebody does; so
  * that none of them waits for ever, each CPU saves up a small part of its time for them. All other classes share the
- * CPUs by weight, and by nice value inside one.
+ * CPUs by weight, and by nice value and cpu.weight inside one.
  */
 #define NR_CLASSES 4 /* others and the intents */
 #define NR_QUEUES NR_CLASSES /* those of background classes stay empty */
@@ -79,21 +79,24 @@ static bool is_background(const struct schedctl_task *t)
 	return class_of(t)->param > 0;
 }
 
-/* A background task's slice: by nice value, and shorter the more of them wait, so that the last one's turn comes. */
-static u64 background_slice(const struct task_struct *p)
+/*
+ * A background task's slice: shorter for one that weighs less than the mean of its class, and the more of them wait, so
+ * that the last one's turn comes.
+ */
+static u64 background_slice(struct task_struct *p, const struct schedctl_task *t)
 {
 	s32 waiting = scx_bpf_dsq_nr_queued(BACKGROUND_DSQ);
-	u64 slice = knob(KNOB_BACKGROUND_SLICE) * clamp(p->scx.weight, NICE_WEIGHT_MIN, NICE_WEIGHT_MAX) / 100;
+	u64 slice = knob(KNOB_BACKGROUND_SLICE) * min(task_weight(p, t), 100) / 100;
 
 	slice = slice * CROWD / (CROWD + (waiting > 0 ? waiting : 0));
 	return clamp(slice, CROWD_SLICE, knob(KNOB_BACKGROUND_SLICE));
 }
 
 /* Hole slice, and for background tasks the slice above. */
-static u64 task_slice(const struct task_struct *p, const struct schedctl_task *t)
+static u64 task_slice(struct task_struct *p, const struct schedctl_task *t)
 {
 	if (is_background(t))
-		return background_slice(p);
+		return background_slice(p, t);
 	return knob(KNOB_SLICE);
 }
 
@@ -108,7 +111,7 @@ static bool background_is_due(struct cpu_record *c, u64 now)
 }
 
 /* Charge a task for `delta` ns: a background task to what its CPU has saved, another to its queue. */
-static void task_charge(const struct task_struct *p, struct schedctl_task *t, struct cpu_record *c, u64 delta)
+static void task_charge(struct task_struct *p, struct schedctl_task *t, struct cpu_record *c, u64 delta)
 {
 	if (is_background(t))
 		c->saved = minus(c->saved, delta);
@@ -204,9 +207,14 @@ void BPF_STRUCT_OPS(bgnd_runnable, struct task_struct *p, u64 enq_flags)
 
 	if (!t)
 		return;
-	account_runnable(t, bpf_ktime_get_ns());
+	account_runnable(p, t, bpf_ktime_get_ns());
 	if (classify(p, t))
 		fair_join(t);
+}
+
+void BPF_STRUCT_OPS(bgnd_quiescent, struct task_struct *p, u64 deq_flags)
+{
+	account_quiescent(p);
 }
 
 void BPF_STRUCT_OPS(bgnd_running, struct task_struct *p)
@@ -285,6 +293,7 @@ struct sched_ext_ops bgnd_ops = {
 	.runnable = (void *)bgnd_runnable,
 	.running = (void *)bgnd_running,
 	.stopping = (void *)bgnd_stopping,
+	.quiescent = (void *)bgnd_quiescent,
 	.cpu_release = (void *)bgnd_cpu_release,
 	.init_task = (void *)bgnd_init_task,
 	.enable = (void *)bgnd_enable,
@@ -293,5 +302,5 @@ struct sched_ext_ops bgnd_ops = {
 	.init = (void *)bgnd_init,
 	.exit = (void *)bgnd_exit,
 	.timeout_ms = 5000,
-	.name = "schedctl_cc89fe3bd682",
+	.name = "schedctl_05f5a639dbac",
 };

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * schedctl_af1cf47076be, from template batch-order.
+ * schedctl_6c9275b75600, from template batch-order.
  *
  * The tasks of all batch classes wait in one queue, the longest job first, so that it does not end long after the
  * others; one that has waited for `ageing` goes before any that comes later. Each other class has a queue shared by
@@ -152,9 +152,14 @@ void BPF_STRUCT_OPS(border_runnable, struct task_struct *p, u64 enq_flags)
 
 	if (!t)
 		return;
-	account_runnable(t, bpf_ktime_get_ns());
+	account_runnable(p, t, bpf_ktime_get_ns());
 	if (classify(p, t))
 		fair_join(t);
+}
+
+void BPF_STRUCT_OPS(border_quiescent, struct task_struct *p, u64 deq_flags)
+{
+	account_quiescent(p);
 }
 
 void BPF_STRUCT_OPS(border_running, struct task_struct *p)
@@ -228,6 +233,7 @@ struct sched_ext_ops border_ops = {
 	.runnable = (void *)border_runnable,
 	.running = (void *)border_running,
 	.stopping = (void *)border_stopping,
+	.quiescent = (void *)border_quiescent,
 	.cpu_release = (void *)border_cpu_release,
 	.init_task = (void *)border_init_task,
 	.enable = (void *)border_enable,
@@ -236,5 +242,5 @@ struct sched_ext_ops border_ops = {
 	.init = (void *)border_init,
 	.exit = (void *)border_exit,
 	.timeout_ms = 5000,
-	.name = "schedctl_af1cf47076be",
+	.name = "schedctl_6c9275b75600",
 };

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * schedctl_91ab02d4fdde, from template core-pack.
+ * schedctl_4a1734a14579, from template core-pack.
  *
  * Knows of cores. Tasks of spread classes get a core of their own while there is one; all others are packed: beside a
  * busy hyper-thread first, then on the CPU of the lowest number, so that whole cores stay free or asleep. CPU time is
- * shared between classes by weight, and by nice value inside one.
+ * shared between classes by weight, and by nice value and cpu.weight inside one.
  */
 #define NR_CLASSES 4 /* others and the intents */
 #define NR_QUEUES NR_CLASSES
@@ -149,9 +149,14 @@ void BPF_STRUCT_OPS(cpack_runnable, struct task_struct *p, u64 enq_flags)
 
 	if (!t)
 		return;
-	account_runnable(t, bpf_ktime_get_ns());
+	account_runnable(p, t, bpf_ktime_get_ns());
 	if (classify(p, t))
 		fair_join(t);
+}
+
+void BPF_STRUCT_OPS(cpack_quiescent, struct task_struct *p, u64 deq_flags)
+{
+	account_quiescent(p);
 }
 
 void BPF_STRUCT_OPS(cpack_running, struct task_struct *p)
@@ -225,6 +230,7 @@ struct sched_ext_ops cpack_ops = {
 	.runnable = (void *)cpack_runnable,
 	.running = (void *)cpack_running,
 	.stopping = (void *)cpack_stopping,
+	.quiescent = (void *)cpack_quiescent,
 	.cpu_release = (void *)cpack_cpu_release,
 	.init_task = (void *)cpack_init_task,
 	.enable = (void *)cpack_enable,
@@ -233,5 +239,5 @@ struct sched_ext_ops cpack_ops = {
 	.init = (void *)cpack_init,
 	.exit = (void *)cpack_exit,
 	.timeout_ms = 5000,
-	.name = "schedctl_91ab02d4fdde",
+	.name = "schedctl_4a1734a14579",
 };

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * schedctl_f0b61242560e, from template latency-first.
+ * schedctl_03a04cbce262, from template latency-first.
  *
  * Tasks of the latency classes go first, in order of deadline, and take a CPU from another task when none is idle. Each
  * CPU pays for that from a budget; when it is used up, the fair queues of the other classes go first until it has
- * filled again, so that the others keep their part of every CPU. They share it by weight, and by nice value inside one.
+ * filled again. So the others keep their part of every CPU: by weight, inside a class by nice value and cpu.weight.
  */
 #define NR_CLASSES 4 /* others and the intents */
 #define NR_QUEUES NR_CLASSES /* those of latency classes stay empty */
@@ -101,8 +101,7 @@ static u64 task_deadline(const struct task_struct *p, const struct schedctl_task
 static bool budget_left(struct cpu_record *c, u64 now)
 {
 	u64 since = min(minus(now, c->filled_at), MAX_DELTA);
-	s64 budget = c->budget + (s64)(since * knob(KNOB_LATENCY_SHARE) / 1000);
-	s64 most = knob(KNOB_BUDGET);
+	s64 budget = c->budget + (s64)(since * knob(KNOB_LATENCY_SHARE) / 1000), most = knob(KNOB_BUDGET);
 
 	c->filled_at = now;
 	c->budget = budget > most ? most : budget;
@@ -112,14 +111,13 @@ static bool budget_left(struct cpu_record *c, u64 now)
 /* Charge a latency task's time to the CPU it ran on; a debt is bounded like the budget. */
 static void budget_charge(struct cpu_record *c, u64 delta)
 {
-	s64 budget = c->budget - (s64)delta;
-	s64 most = knob(KNOB_BUDGET);
+	s64 budget = c->budget - (s64)delta, most = knob(KNOB_BUDGET);
 
 	c->budget = budget < -most ? -most : budget;
 }
 
 /* Charge a task for `delta` ns: a latency task to its CPU's budget, another to its queue. */
-static void task_charge(const struct task_struct *p, struct schedctl_task *t, struct cpu_record *c, u64 delta)
+static void task_charge(struct task_struct *p, struct schedctl_task *t, struct cpu_record *c, u64 delta)
 {
 	if (is_latency(t))
 		budget_charge(c, delta);
@@ -130,8 +128,7 @@ static void task_charge(const struct task_struct *p, struct schedctl_task *t, st
 /* Take a CPU from a task of another class for `p`. The CPU is marked at once, so that the next waker takes another. */
 static bool preempt_other(struct task_struct *p)
 {
-	u32 nr_cpus = scx_bpf_nr_cpu_ids();
-	u32 first = scx_bpf_task_cpu(p);
+	u32 nr_cpus = scx_bpf_nr_cpu_ids(), first = scx_bpf_task_cpu(p);
 
 	for (u32 i = 0; i < VICTIMS && i < nr_cpus; i++) {
 		u32 cpu = (first + i) % nr_cpus;
@@ -210,9 +207,7 @@ void BPF_STRUCT_OPS(lfirst_dispatch, s32 cpu, struct task_struct *prev)
 	}
 	if (fair_dispatch(cpu, fair, fair ? fair_key(fair) : 0))
 		return;
-	if (!fair && !latency_goes_first && scx_bpf_dsq_move_to_local(LATENCY_DSQ))
-		return;
-	if (!t)
+	if ((!fair && !latency_goes_first && scx_bpf_dsq_move_to_local(LATENCY_DSQ)) || !t)
 		return;
 	/* Nobody calls ops.running for who goes on: a waker may have marked the CPU for a task that another CPU took. */
 	c->running = fair ? RUNNING_OTHER : RUNNING_LATENCY;
@@ -225,9 +220,14 @@ void BPF_STRUCT_OPS(lfirst_runnable, struct task_struct *p, u64 enq_flags)
 
 	if (!t)
 		return;
-	account_runnable(t, bpf_ktime_get_ns());
+	account_runnable(p, t, bpf_ktime_get_ns());
 	if (classify(p, t))
 		fair_join(t);
+}
+
+void BPF_STRUCT_OPS(lfirst_quiescent, struct task_struct *p, u64 deq_flags)
+{
+	account_quiescent(p);
 }
 
 void BPF_STRUCT_OPS(lfirst_running, struct task_struct *p)
@@ -289,9 +289,7 @@ void BPF_STRUCT_OPS(lfirst_cpu_offline, s32 cpu)
 
 s32 BPF_STRUCT_OPS_SLEEPABLE(lfirst_init)
 {
-	s32 error = scx_bpf_create_dsq(LATENCY_DSQ, -1);
-
-	return error ? error : fair_init();
+	return scx_bpf_create_dsq(LATENCY_DSQ, -1) ?: fair_init();
 }
 
 void BPF_STRUCT_OPS(lfirst_exit, struct scx_exit_info *info)
@@ -307,6 +305,7 @@ struct sched_ext_ops lfirst_ops = {
 	.runnable = (void *)lfirst_runnable,
 	.running = (void *)lfirst_running,
 	.stopping = (void *)lfirst_stopping,
+	.quiescent = (void *)lfirst_quiescent,
 	.cpu_release = (void *)lfirst_cpu_release,
 	.init_task = (void *)lfirst_init_task,
 	.enable = (void *)lfirst_enable,
@@ -315,5 +314,5 @@ struct sched_ext_ops lfirst_ops = {
 	.init = (void *)lfirst_init,
 	.exit = (void *)lfirst_exit,
 	.timeout_ms = 5000,
-	.name = "schedctl_f0b61242560e",
+	.name = "schedctl_03a04cbce262",
 };

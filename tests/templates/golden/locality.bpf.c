@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * schedctl_0b357f618482, from template locality.
+ * schedctl_90b2f98bc390, from template locality.
  *
- * Each CPU has a queue of its own, and a task goes back to the one it ran on, where its data is. A CPU without work takes
- * from the others, its neighbours first; one whose queue is shorter than another's takes a task from it now and then, so
- * that nobody is stuck in a long queue. In a queue tasks stand by virtual time: of a CPU each gets a part by the weight of
- * its class times that of its nice value.
+ * Each CPU has a queue of its own, and a task goes back to the one it ran on, where its data is. A CPU without work
+ * takes from the others, its neighbours first; one whose queue is shorter than another's takes a task from it now and
+ * then, so that nobody is stuck in a long queue. In a queue tasks stand by virtual time: of a CPU each gets a part by
+ * the weight of its class times that of its nice value.
  */
 #define NR_CLASSES 4 /* others and the intents */
 #define NR_COMM_RULES 4
@@ -19,6 +19,7 @@
 #define KNOB_AGE 7, 50000000ULL, 2000000000ULL /* parameter age, ns */
 #include "schedctl_kernel.bpf.h"
 #include "schedctl_knob.bpf.h"
+#include "schedctl_group.bpf.h"
 #include "schedctl_task.bpf.h"
 #include "schedctl_dsq.bpf.h"
 
@@ -82,12 +83,6 @@ static u64 waiting_at(s32 cpu)
 	return waiting > 0 ? waiting : 0;
 }
 
-/* What a task's time is divided by: its class's weight times its nice value's, 100 for both at 100. */
-static u64 task_weight(const struct task_struct *p, const struct schedctl_task *t)
-{
-	return max(class_weight(t) * clamp(p->scx.weight, 10, 1000) / 100, 1);
-}
-
 /* Hole slice: how long a task may run before it waits again. */
 static u64 task_slice(const struct task_struct *p, const struct schedctl_task *t)
 {
@@ -117,9 +112,10 @@ static u64 task_key(struct schedctl_task *t, s32 cpu)
 	return t->vtime;
 }
 
-static void task_charge(const struct task_struct *p, struct schedctl_task *t, u64 delta)
+/* Divide `delta` ns by the class's weight times the task's own in the class; 100 is the usual one of both. */
+static void task_charge(struct task_struct *p, struct schedctl_task *t, u64 delta)
 {
-	t->vtime += delta * 100 / task_weight(p, t);
+	t->vtime += delta * 100 / max(class_weight(t) * task_weight(p, t) / 100, 1);
 }
 
 /* Take the first task of `from`'s queue that may run on this CPU. */
@@ -230,8 +226,13 @@ void BPF_STRUCT_OPS(local_runnable, struct task_struct *p, u64 enq_flags)
 
 	if (!t)
 		return;
-	account_runnable(t, bpf_ktime_get_ns());
+	account_runnable(p, t, bpf_ktime_get_ns());
 	classify(p, t);
+}
+
+void BPF_STRUCT_OPS(local_quiescent, struct task_struct *p, u64 deq_flags)
+{
+	account_quiescent(p);
 }
 
 void BPF_STRUCT_OPS(local_running, struct task_struct *p)
@@ -314,6 +315,7 @@ struct sched_ext_ops local_ops = {
 	.runnable = (void *)local_runnable,
 	.running = (void *)local_running,
 	.stopping = (void *)local_stopping,
+	.quiescent = (void *)local_quiescent,
 	.cpu_release = (void *)local_cpu_release,
 	.init_task = (void *)local_init_task,
 	.enable = (void *)local_enable,
@@ -322,5 +324,5 @@ struct sched_ext_ops local_ops = {
 	.init = (void *)local_init,
 	.exit = (void *)local_exit,
 	.timeout_ms = 5000,
-	.name = "schedctl_0b357f618482",
+	.name = "schedctl_90b2f98bc390",
 };

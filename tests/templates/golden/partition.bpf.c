@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * schedctl_cd217fca1ec5, from template partition.
+ * schedctl_e1e85e44d5b2, from template partition.
  *
- * Classes reserve parts of the CPUs. What makes whole CPUs is theirs: there they go first, others borrow what they leave
- * idle, and give it back when the owner's task wakes. What is left of a reservation is time on the CPUs that nobody owns,
- * where a class that has not had it yet goes first. All other time there is shared by weight.
+ * Classes reserve parts of the CPUs. What makes whole CPUs is theirs: there they go first, others borrow what they
+ * leave idle, and give it back when the owner's task wakes. What is left of a reservation is time on the CPUs that
+ * nobody owns, where a class that has not had it yet goes first. All other time there is shared by weight.
  */
 #define NR_CLASSES 4 /* others and the intents */
 #define NR_QUEUES NR_CLASSES
@@ -150,9 +150,14 @@ void BPF_STRUCT_OPS(part_runnable, struct task_struct *p, u64 enq_flags)
 
 	if (!t)
 		return;
-	account_runnable(t, bpf_ktime_get_ns());
+	account_runnable(p, t, bpf_ktime_get_ns());
 	if (classify(p, t))
 		fair_join(t);
+}
+
+void BPF_STRUCT_OPS(part_quiescent, struct task_struct *p, u64 deq_flags)
+{
+	account_quiescent(p);
 }
 
 void BPF_STRUCT_OPS(part_running, struct task_struct *p)
@@ -239,6 +244,7 @@ struct sched_ext_ops part_ops = {
 	.runnable = (void *)part_runnable,
 	.running = (void *)part_running,
 	.stopping = (void *)part_stopping,
+	.quiescent = (void *)part_quiescent,
 	.cpu_release = (void *)part_cpu_release,
 	.init_task = (void *)part_init_task,
 	.enable = (void *)part_enable,
@@ -247,5 +253,5 @@ struct sched_ext_ops part_ops = {
 	.init = (void *)part_init,
 	.exit = (void *)part_exit,
 	.timeout_ms = 5000,
-	.name = "schedctl_cd217fca1ec5",
+	.name = "schedctl_e1e85e44d5b2",
 };

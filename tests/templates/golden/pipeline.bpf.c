@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * schedctl_495991e5deec, from template pipeline.
+ * schedctl_bc1ae1ced882, from template pipeline.
  *
  * Wake chains stay together: when a task of a chained class wakes another of its class and is about to sleep, the other
- * runs next on the same CPU, where what it was handed is still in the cache, unless somebody who waits needs the CPU more.
- * CPU time is shared between classes by weight, and by nice value inside one.
+ * runs next on the same CPU, where what it was handed is still in the cache, unless somebody who waits needs the CPU
+ * more. CPU time is shared between classes by weight, and by nice value and cpu.weight inside one.
  */
 #define NR_CLASSES 4 /* others and the intents */
 #define NR_QUEUES NR_CLASSES
@@ -146,9 +146,14 @@ void BPF_STRUCT_OPS(pipe_runnable, struct task_struct *p, u64 enq_flags)
 
 	if (!t)
 		return;
-	account_runnable(t, bpf_ktime_get_ns());
+	account_runnable(p, t, bpf_ktime_get_ns());
 	if (classify(p, t))
 		fair_join(t);
+}
+
+void BPF_STRUCT_OPS(pipe_quiescent, struct task_struct *p, u64 deq_flags)
+{
+	account_quiescent(p);
 }
 
 void BPF_STRUCT_OPS(pipe_running, struct task_struct *p)
@@ -225,6 +230,7 @@ struct sched_ext_ops pipe_ops = {
 	.runnable = (void *)pipe_runnable,
 	.running = (void *)pipe_running,
 	.stopping = (void *)pipe_stopping,
+	.quiescent = (void *)pipe_quiescent,
 	.cpu_release = (void *)pipe_cpu_release,
 	.init_task = (void *)pipe_init_task,
 	.enable = (void *)pipe_enable,
@@ -233,5 +239,5 @@ struct sched_ext_ops pipe_ops = {
 	.init = (void *)pipe_init,
 	.exit = (void *)pipe_exit,
 	.timeout_ms = 5000,
-	.name = "schedctl_495991e5deec",
+	.name = "schedctl_bc1ae1ced882",
 };

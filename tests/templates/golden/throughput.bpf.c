@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * schedctl_ac27b3b5ba36, from template throughput.
+ * schedctl_a00bcf443e5d, from template throughput.
  *
  * Few switches. A task runs as long as its round allows: the fewer wait beside it, the longer, so that caches stay warm
- * and nobody waits longer than a round. CPU time is shared between classes by weight, and by nice value inside one; a
- * task that wakes takes an idle CPU, its last one first, and never takes one from another task.
+ * and nobody waits longer than a round. CPU time is shared between classes by weight, and by nice value and cpu.weight
+ * inside one; a task that wakes takes an idle CPU, its last one first, and never takes one from another task.
  */
 #define NR_CLASSES 4 /* others and the intents */
 #define NR_QUEUES NR_CLASSES
@@ -111,9 +111,14 @@ void BPF_STRUCT_OPS(tput_runnable, struct task_struct *p, u64 enq_flags)
 
 	if (!t)
 		return;
-	account_runnable(t, bpf_ktime_get_ns());
+	account_runnable(p, t, bpf_ktime_get_ns());
 	if (classify(p, t))
 		fair_join(t);
+}
+
+void BPF_STRUCT_OPS(tput_quiescent, struct task_struct *p, u64 deq_flags)
+{
+	account_quiescent(p);
 }
 
 void BPF_STRUCT_OPS(tput_running, struct task_struct *p)
@@ -186,6 +191,7 @@ struct sched_ext_ops tput_ops = {
 	.runnable = (void *)tput_runnable,
 	.running = (void *)tput_running,
 	.stopping = (void *)tput_stopping,
+	.quiescent = (void *)tput_quiescent,
 	.cpu_release = (void *)tput_cpu_release,
 	.init_task = (void *)tput_init_task,
 	.enable = (void *)tput_enable,
@@ -194,5 +200,5 @@ struct sched_ext_ops tput_ops = {
 	.init = (void *)tput_init,
 	.exit = (void *)tput_exit,
 	.timeout_ms = 5000,
-	.name = "schedctl_ac27b3b5ba36",
+	.name = "schedctl_a00bcf443e5d",
 };

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * schedctl_a917baa258a6, from template weighted-fair.
+ * schedctl_0593f3c1fa65, from template weighted-fair.
  *
  * Each class of tasks has a queue. CPU time is shared between the classes by weight and between the tasks of one class
- * by nice value. A task that wakes takes an idle CPU when there is one and waits in its class's queue otherwise.
+ * by nice value and cpu.weight. A task that wakes takes an idle CPU when there is one and waits in its class's queue
+ * otherwise.
  */
 #define NR_CLASSES 4 /* others and the intents */
 #define NR_QUEUES NR_CLASSES
@@ -104,9 +105,14 @@ void BPF_STRUCT_OPS(wfair_runnable, struct task_struct *p, u64 enq_flags)
 
 	if (!t)
 		return;
-	account_runnable(t, bpf_ktime_get_ns());
+	account_runnable(p, t, bpf_ktime_get_ns());
 	if (classify(p, t))
 		fair_join(t);
+}
+
+void BPF_STRUCT_OPS(wfair_quiescent, struct task_struct *p, u64 deq_flags)
+{
+	account_quiescent(p);
 }
 
 void BPF_STRUCT_OPS(wfair_running, struct task_struct *p)
@@ -180,6 +186,7 @@ struct sched_ext_ops wfair_ops = {
 	.runnable = (void *)wfair_runnable,
 	.running = (void *)wfair_running,
 	.stopping = (void *)wfair_stopping,
+	.quiescent = (void *)wfair_quiescent,
 	.cpu_release = (void *)wfair_cpu_release,
 	.init_task = (void *)wfair_init_task,
 	.enable = (void *)wfair_enable,
@@ -188,5 +195,5 @@ struct sched_ext_ops wfair_ops = {
 	.init = (void *)wfair_init,
 	.exit = (void *)wfair_exit,
 	.timeout_ms = 5000,
-	.name = "schedctl_a917baa258a6",
+	.name = "schedctl_0593f3c1fa65",
 };
