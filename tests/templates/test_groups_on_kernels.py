@@ -7,13 +7,13 @@ import json
 import struct
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
 from controller.kernel.microvm import Guest, VmShape, boot
 from tests.kernel.conftest import kernel_image
 from tests.templates import cases
+from tests.templates.test_on_kernels import running, together
 
 pytestmark = pytest.mark.kernel
 
@@ -49,16 +49,6 @@ def weigh(guest: Guest, **weights: int) -> None:
         sh(guest, f"echo {weight} > {ROOT}/{name}/cpu.weight")
 
 
-@contextmanager
-def running(guest: Guest, template: str, *classes: cases.TaskClass) -> Iterator[None]:
-    guest.load(cases.compiled(template, *classes).object)
-    guest.attach()
-    yield
-    status = guest.status()
-    assert status.state == "enabled", (status, guest.kmsg()[-5:])
-    guest.detach()
-
-
 def spin(group: str, tasks: int, *, comm: str = "job", seconds: str = "3", nice: int = 0) -> list[str]:
     """All on one CPU, where shares are exact."""
     where = ("--cgroup", f"{ROOT}/{group}") if group else ()
@@ -67,10 +57,7 @@ def spin(group: str, tasks: int, *, comm: str = "job", seconds: str = "3", nice:
 
 def shares(guest: Guest, *loads: list[str]) -> list[float]:
     """What part of the CPU time each of the loads got."""
-    numbers = [guest.spawn(load) for load in loads]
-    ended = [guest.wait(number, 60) for number in numbers]
-    assert [(end.rc, end.stderr) for end in ended if end.rc or end.timed_out] == []
-    times = [sum(json.loads(end.stdout)["cpu_ns"]) for end in ended]
+    times = [sum(said["cpu_ns"]) for said in together(guest, *loads)]
     print(f"{guest.facts.release}: " + ", ".join(f"{time / sum(times):.3f}" for time in times))
     return [time / sum(times) for time in times]
 
