@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * schedctl_6c9275b75600, from template batch-order.
+ * schedctl_9456357faa3f, from template batch-order.
  *
  * The tasks of all batch classes wait in one queue, the longest job first, so that it does not end long after the
  * others; one that has waited for `ageing` goes before any that comes later. Each other class has a queue shared by
- * nice value. CPU time is shared between the queues by weight.
+ * nice value and cpu.weight. CPU time is shared between the queues by weight.
  */
 #define NR_CLASSES 4 /* others and the intents */
 #define NR_QUEUES 4 /* others, the fair classes, the batch queue */
@@ -242,5 +242,5 @@ struct sched_ext_ops border_ops = {
 	.init = (void *)border_init,
 	.exit = (void *)border_exit,
 	.timeout_ms = 5000,
-	.name = "schedctl_6c9275b75600",
+	.name = "schedctl_9456357faa3f",
 };

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * schedctl_90b2f98bc390, from template locality.
+ * schedctl_d83be78d0199, from template locality.
  *
  * Each CPU has a queue of its own, and a task goes back to the one it ran on, where its data is. A CPU without work
  * takes from the others, its neighbours first; one whose queue is shorter than another's takes a task from it now and
  * then, so that nobody is stuck in a long queue. In a queue tasks stand by virtual time: of a CPU each gets a part by
- * the weight of its class times that of its nice value.
+ * the weight of its class times its own in it, by nice value and cpu.weight.
  */
 #define NR_CLASSES 4 /* others and the intents */
 #define NR_COMM_RULES 4
@@ -324,5 +324,5 @@ struct sched_ext_ops local_ops = {
 	.init = (void *)local_init,
 	.exit = (void *)local_exit,
 	.timeout_ms = 5000,
-	.name = "schedctl_90b2f98bc390",
+	.name = "schedctl_d83be78d0199",
 };
