@@ -155,7 +155,7 @@ class Port:
         return False
 
     def finish(self, code: int) -> None:
-        """The command ended: what it left in the pipes, then how it ended. Descendants that hold the pipes lose them."""
+        """The command ended: what it left in the pipes, then how it ended. Descendants that hold those lose them."""
         for fd in list(self.command.outputs):
             while self.read_output(fd):
                 pass

@@ -69,7 +69,7 @@ def mount_scratch(scratch: list[str], keep: list[str]) -> None:
     mount("/", HOST_ROOT, flags=MS_BIND)
     for target in scratch:
         if Path(target).is_dir():
-            mode = "mode=0700" if target == "/root" else "mode=1777" if target.endswith("/tmp") else "mode=0755"
+            mode = "mode=0700" if target == "/root" else "mode=1777" if Path(target).name == "tmp" else "mode=0755"
             mount("tmpfs", target, "tmpfs", MS_NOSUID | MS_NODEV, mode)
     for path in keep:
         if any(Path(path).is_relative_to(target) for target in scratch):
@@ -109,7 +109,7 @@ def main() -> None:
     socket.sethostname(config["name"])
     os.environ.clear()
     os.environ.update(config["env"])
-    exec(compile(server, config["server"], "exec"), {"__name__": "__main__"})
+    exec(compile(server, config["server"], "exec"), {"__name__": "__main__"})  # noqa: S102 - node-exec.py, read above
 
 
 if __name__ == "__main__":

@@ -36,7 +36,8 @@ def _jobs(*families_: str) -> list[templates.Job]:
 
 def _row(family: str, blocks: int, **more: Any) -> dict[str, Any]:
     digest = filled.digest(filled.text(family))
-    return {"digest": digest, "punctual": True, "blocks": {"class.throughput": [[[1.0], [1.0]]] * blocks}, "left": "", **more}
+    measured = {"class.throughput": [[[1.0], [1.0]]] * blocks}
+    return {"digest": digest, "punctual": True, "blocks": measured, "left": "", **more}
 
 
 def test_every_family_of_the_catalogue_is_measured_and_has_a_home():
@@ -113,9 +114,7 @@ def test_a_row_tells_the_stage_that_failed_and_the_warnings():
     assert row["summary"]
 
 
-@pytest.mark.parametrize(
-    ("load", "told"), [(["pipe", "50"], "elapsed_ns"), (["walk", "2", "64", "0.05"], "units")]
-)
+@pytest.mark.parametrize(("load", "told"), [(["pipe", "50"], "elapsed_ns"), (["walk", "2", "64", "0.05"], "units")])
 def test_a_load_does_some_work(load: list[str], told: str):
     try:
         program = build_load_generator()
