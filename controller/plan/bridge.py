@@ -72,9 +72,10 @@ class Bridge:
         try:
             descriptor = os.open(self.folder, flags)
         except OSError as error:
-            told = "is a symbolic link or no folder" if error.errno in (errno.ELOOP, errno.ENOTDIR) else error.strerror
+            no_folder = error.errno in (errno.ELOOP, errno.ENOTDIR)
+            told = "it is a symbolic link or no folder" if no_folder else error.strerror
             raise InputError(
-                f"the bridge {self.folder} {told}" if told else f"the bridge {self.folder} cannot be opened",
+                f"the bridge {self.folder} cannot be opened: {told}",
                 remedy="make it with `mkdir -m 700`",
             ) from None
         try:

@@ -138,7 +138,7 @@ def test_what_stays_no_json_is_given_as_it_is(folder: Path, name: str, monkeypat
 def test_the_folder_is_a_folder_and_no_link(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(folder)
     (tmp_path / "file").write_text("")
-    for path, told in (("link", "symbolic link"), ("file", "no folder"), ("gone", "No such file")):
+    for path, told in (("link", "symbolic link"), ("file", "no folder"), ("gone", "opened: No such file")):
         with pytest.raises(InputError, match=told) as failed:
             Bridge(tmp_path / path)
         assert "mkdir" in failed.value.remedy
