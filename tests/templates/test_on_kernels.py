@@ -78,7 +78,7 @@ def test_a_cpu_goes_and_comes_back(guest: Guest) -> None:
         assert guest.wait(number, 30).rc == 0
 
 
-@pytest.mark.parametrize("count", [0, 1, 3, 16, 255])
+@pytest.mark.parametrize("count", [0, 3, 255])
 @pytest.mark.parametrize("name", sorted(cases.TEMPLATES))
 def test_it_loads_runs_a_mixed_load_and_leaves(guest: Guest, name: str, count: int) -> None:
     with running(guest, name, *cases.mixed(count)):

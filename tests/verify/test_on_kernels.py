@@ -64,29 +64,29 @@ def rejected(bench: Bench, source: str) -> LivenessRejected:
     return caught.value
 
 
-def test_a_good_scheduler_passes_all_stages_on_the_oldest_and_newest_kernel(tmp_path, monkeypatch):
-    """The whole way, to a signed passport that lets exactly this object onto exactly these kernels."""
+def test_a_good_scheduler_passes_all_stages_on_the_oldest_kernel(tmp_path, monkeypatch):
+    """The whole way, to a signed passport that lets exactly this object onto exactly this kernel; the demo goes the
+    same way on the newest one.
+    """
     monkeypatch.setenv("SCHEDCTL_CONFIG", str(tmp_path))
     template, proposal = next(pair for pair in filled() if pair[0].name == "weighted-fair")
-    kernels = [image("oldest"), image("newest")]
-    result = examine(Candidate.from_proposal(proposal, template), kernels=kernels)
-    passport = result.passport
+    kernel = image("oldest")
+    passport = examine(Candidate.from_proposal(proposal, template), kernels=[kernel]).passport
     told = [(s.stage, s.verdict.value, s.summary) for s in passport.all_stages()]
     assert passport.verdict is Verdict.PASS, told
-    assert [column.release for column in passport.kernels] == [kernel.release for kernel in kernels]
-    for column in passport.kernels:
-        found = {s.stage: s for s in column.stages}
-        assert [s.verdict for s in column.stages] == [Verdict.PASS, Verdict.PASS, Verdict.NOT_RUN]
-        assert found["load"].figures["insns_verified"] > 0
-        assert found["liveness"].figures["fork-storm.forks"] > 0
-        assert found["liveness"].figures["kernel.fork-storm.forks"] > 0
+    (column,) = passport.kernels
+    assert column.release == kernel.release
+    found = {s.stage: s for s in column.stages}
+    assert [s.verdict for s in column.stages] == [Verdict.PASS, Verdict.PASS, Verdict.NOT_RUN]
+    assert found["load"].figures["insns_verified"] > 0
+    assert found["liveness"].figures["fork-storm.forks"] > 0
+    assert found["liveness"].figures["kernel.fork-storm.forks"] > 0
     assert {"schedctl", "clang", "libbpf", "qemu"} <= passport.tools.keys()
     envelope = dsse.sign(passport, keys.ensure_signing_key()).canonical()
     believed = dsse.verify(envelope, keys.list_trusted())
     assert believed == passport
-    for column in passport.kernels:
-        dsse.check(believed, object_digest=passport.object_digest or "", btf_digest=column.btf_digest,
-                   topology_class=column.topology_class, at=passport.issued_at)  # fmt: skip
+    dsse.check(believed, object_digest=passport.object_digest or "", btf_digest=column.btf_digest,
+               topology_class=column.topology_class, at=passport.issued_at)  # fmt: skip
 
 
 def test_somebody_elses_fifo_without_weights_passes(bench):
