@@ -3,7 +3,7 @@
 
 The emulator runs stale code now and then, which panics the guest's kernel (microvm.EmulatorFault). All tests of a
 module share a guest, so one such fault would fail each that comes after it. Nothing else is run twice, and a second
-fault fails.
+fault fails. A failure shows what the guest's console said last.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Generator
 import pytest
 from _pytest.runner import runtestprotocol
 
+from controller.errors import GuestError
 from controller.kernel.microvm import EmulatorFault
 
 _BROKEN = pytest.StashKey[bool]()
@@ -22,10 +23,14 @@ _BROKEN = pytest.StashKey[bool]()
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Note that the emulator broke."""
-    if call.excinfo is not None and isinstance(call.excinfo.value, EmulatorFault):
+    """Note that the emulator broke, and keep the console of a guest that did."""
+    error = call.excinfo.value if call.excinfo is not None else None
+    if isinstance(error, EmulatorFault):
         item.stash[_BROKEN] = True
-    return (yield)
+    report = yield
+    if isinstance(error, GuestError) and error.console:
+        report.sections.append(("the guest's console", error.console))
+    return report
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -24,7 +24,7 @@ def guest():
 
 def test_before(guest): assert guest == 0
 def test_it(guest):
-    if guest < {faults}: raise {error}("broke")
+    if guest < {faults}: raise {error}("broke", console="Kernel panic")
 def test_after(guest): assert guest == {last}
 """
 
@@ -47,4 +47,5 @@ def test_a_fault_of_the_emulator_is_given_another_guest(
     done = subprocess.run([*command, str(tmp_path)], cwd=root, capture_output=True, text=True, check=False)
     assert said in done.stdout, done.stdout
     assert done.returncode == code
+    assert ("- the guest's console -" in done.stdout and "Kernel panic" in done.stdout) == (code == 1)
     assert ("once more" in done.stdout) == (error == "EmulatorFault")
