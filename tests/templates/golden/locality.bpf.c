@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * schedctl_d83be78d0199, from template locality.
+ * schedctl_1f94569a947e, from template locality.
  *
  * Each CPU has a queue of its own, and a task goes back to the one it ran on, where its data is. A CPU without work
  * takes from the others, its neighbours first; one whose queue is shorter than another's takes a task from it now and
@@ -62,6 +62,7 @@ struct cpu_record {
 	u64 taken_at;	 /* when a task was last taken from its queue, or it was empty */
 	u64 balanced_at; /* when it last compared its queue with others */
 	u32 next;	 /* the CPU to begin with the next time */
+	bool offline;	 /* nobody takes from its queue but others */
 };
 
 static struct cpu_record cpus[MAX_CPUS];
@@ -78,9 +79,7 @@ static u64 cpu_dsq(s32 cpu)
 
 static u64 waiting_at(s32 cpu)
 {
-	s32 waiting = scx_bpf_dsq_nr_queued(cpu_dsq(cpu));
-
-	return waiting > 0 ? waiting : 0;
+	return max(scx_bpf_dsq_nr_queued(cpu_dsq(cpu)), 0);
 }
 
 /* Hole slice: how long a task may run before it waits again. */
@@ -124,23 +123,25 @@ static bool take_from(s32 from, u64 now)
 	if (!scx_bpf_dsq_move_to_local(cpu_dsq(from)))
 		return false;
 	cpu_record(from)->taken_at = now;
+	/* A CPU that is on its way off line waits until nothing is left to it, and sees that only when it is kicked. */
+	if (cpu_record(from)->offline)
+		scx_bpf_kick_cpu(from, 0);
 	return true;
 }
 
 /* A CPU without work: the neighbours' first, then the others'. */
-static bool steal_any(s32 cpu, u64 now)
+static void steal_any(s32 cpu, u64 now)
 {
 	u32 nr_cpus = max(scx_bpf_nr_cpu_ids(), 1);
 
 	for (u32 i = 1; i < MAX_CPUS && i < nr_cpus; i++)
 		if (take_from((cpu + i) % nr_cpus, now))
-			return true;
-	return false;
+			return;
 }
 
 /*
- * Now and then: take a task from a queue that is longer than this CPU's, or from one that nobody has taken from for long,
- * as that of a CPU that went off line. The place to begin goes round, so that each CPU's queue is looked at in the end.
+ * Now and then: take a task from a queue that is longer than this CPU's, from that of a CPU that went off line, or from
+ * one that nobody has taken from for long. The place to begin goes round, so that each queue is looked at in the end.
  */
 static bool balance(s32 cpu, struct cpu_record *c, u64 now)
 {
@@ -152,10 +153,11 @@ static bool balance(s32 cpu, struct cpu_record *c, u64 now)
 	c->balanced_at = now;
 	for (u32 i = 0; i < LOOKS && i < nr_cpus; i++) {
 		s32 other = c->next++ % nr_cpus;
+		struct cpu_record *o = cpu_record(other);
 		u64 theirs = waiting_at(other);
-		bool aged = minus(now, cpu_record(other)->taken_at) > knob(KNOB_AGE);
+		bool open = o->offline || minus(now, o->taken_at) > knob(KNOB_AGE);
 
-		if (other != cpu && theirs && (aged || theirs > mine) && take_from(other, now))
+		if (other != cpu && theirs && (open || theirs > mine) && take_from(other, now))
 			return true;
 	}
 	return false;
@@ -214,10 +216,10 @@ void BPF_STRUCT_OPS(local_dispatch, s32 cpu, struct task_struct *prev)
 		return;
 	if (!(t && !dsq_head_waits(cpu_dsq(cpu), cpu, key)) && take_from(cpu, now))
 		return;
-	if (!t && steal_any(cpu, now))
-		return;
 	if (t)
 		keep_running(prev, task_slice(prev, t));
+	else
+		steal_any(cpu, now);
 }
 
 void BPF_STRUCT_OPS(local_runnable, struct task_struct *p, u64 enq_flags)
@@ -282,11 +284,13 @@ void BPF_STRUCT_OPS(local_enable, struct task_struct *p)
 /* A CPU that comes looks at the queues at once; what waits for one that goes is taken by the others. */
 void BPF_STRUCT_OPS(local_cpu_online, s32 cpu)
 {
+	cpu_record(cpu)->offline = false;
 	scx_bpf_kick_cpu(cpu, 0);
 }
 
 void BPF_STRUCT_OPS(local_cpu_offline, s32 cpu)
 {
+	cpu_record(cpu)->offline = true;
 }
 
 s32 BPF_STRUCT_OPS_SLEEPABLE(local_init)
@@ -324,5 +328,5 @@ struct sched_ext_ops local_ops = {
 	.init = (void *)local_init,
 	.exit = (void *)local_exit,
 	.timeout_ms = 5000,
-	.name = "schedctl_d83be78d0199",
+	.name = "schedctl_1f94569a947e",
 };
