@@ -43,6 +43,8 @@ spec:
   templates: {allow: ["%s"]}
   rollout: {probation: 5s, onAgentExit: keep}
 """
+AS_A_SERVICE = 'c=/sys/fs/cgroup/agent; mkdir $c; echo 1000 > $c/cpu.weight; echo $$ > $c/cgroup.procs; exec "$@"'
+"""CPUWeight=1000, as in deploy/schedctl-node.service: an agent must be able to act on a node that is overloaded."""
 IN_GUEST = {"SCHEDCTL_CONFIG": "/run/schedctl/config", "SCHEDCTL_STATE": "/run/schedctl/state"}
 
 
@@ -138,8 +140,8 @@ class Demo:
         self.on_node(SCHEDCTL, "key", "trust", "/run/planner.pub", show=False)
         self.on_node("uname", "-r")
         self.start_on_node(
-            "agent", SCHEDCTL, "agent", "run", "--role", "node", "--repo", str(self.repo), "--node-name", NODE,
-            "--observe-every", "8s", "--interval", "2s",
+            "agent", "sh", "-c", AS_A_SERVICE, "sh", SCHEDCTL, "agent", "run", "--role", "node",
+            "--repo", str(self.repo), "--node-name", NODE, "--observe-every", "8s", "--interval", "2s",
         )  # fmt: skip
         self.say("A real mixed load on it: 4 CPU-bound `batch` processes beside `frontend`, which sleeps and wakes")
         load = str(build_load_generator())
