@@ -44,3 +44,4 @@ def test_the_unit_starts_the_node_half_and_survives_its_end():
     unit.read(DEPLOY / "schedctl-node.service")
     assert unit["Service"]["ExecStart"].endswith("schedctl agent run --role node")
     assert unit["Service"]["Restart"] == "always"
+    assert int(unit["Service"]["CPUWeight"]) > 100, "it can act where all others together want more than there is"
