@@ -141,7 +141,8 @@ class Demo:
         self.on_node("uname", "-r")
         self.start_on_node(
             "agent", "sh", "-c", AS_A_SERVICE, "sh", SCHEDCTL, "agent", "run", "--role", "node",
-            "--repo", str(self.repo), "--node-name", NODE, "--observe-every", "8s", "--interval", "2s",
+            "--repo", str(self.repo), "--node-name", NODE,
+            "--observe", "2s", "--observe-every", "8s", "--interval", "2s",
         )  # fmt: skip
         self.say("A real mixed load on it: 4 CPU-bound `batch` processes beside `frontend`, which sleeps and wakes")
         load = str(build_load_generator())
