@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * schedctl_1f94569a947e, from template locality.
+ * schedctl_30fa13bfc214, from template locality.
  *
  * Each CPU has a queue of its own, and a task goes back to the one it ran on, where its data is. A CPU without work
  * takes from the others, its neighbours first; one whose queue is shorter than another's takes a task from it now and
@@ -139,10 +139,7 @@ static void steal_any(s32 cpu, u64 now)
 			return;
 }
 
-/*
- * Now and then: take a task from a queue that is longer than this CPU's, from that of a CPU that went off line, or from
- * one that nobody has taken from for long. The place to begin goes round, so that each queue is looked at in the end.
- */
+/* Now and then: take a task from a longer queue, or from one whose CPU is off line or that nobody took from for long. */
 static bool balance(s32 cpu, struct cpu_record *c, u64 now)
 {
 	u32 nr_cpus = max(scx_bpf_nr_cpu_ids(), 1);
@@ -216,10 +213,13 @@ void BPF_STRUCT_OPS(local_dispatch, s32 cpu, struct task_struct *prev)
 		return;
 	if (!(t && !dsq_head_waits(cpu_dsq(cpu), cpu, key)) && take_from(cpu, now))
 		return;
-	if (t)
+	if (t) {
+		if (vtime_before(c->vtime, t->vtime))
+			c->vtime = t->vtime; /* nobody waits here who is behind it: who slept may not be so by more than the lag */
 		keep_running(prev, task_slice(prev, t));
-	else
+	} else {
 		steal_any(cpu, now);
+	}
 }
 
 void BPF_STRUCT_OPS(local_runnable, struct task_struct *p, u64 enq_flags)
@@ -328,5 +328,5 @@ struct sched_ext_ops local_ops = {
 	.init = (void *)local_init,
 	.exit = (void *)local_exit,
 	.timeout_ms = 5000,
-	.name = "schedctl_1f94569a947e",
+	.name = "schedctl_30fa13bfc214",
 };
