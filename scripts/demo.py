@@ -167,7 +167,7 @@ class Demo:
         self.say("The node's agent observes it (bcc inside the VM) on the kernel's own scheduler")
         figure = self.wait_for(
             "the node's profile, still on the kernel's own scheduler",
-            240,
+            400,
             lambda s: None if s.get("attached") else p99(s),
         )
         self.schedctl("get", "nsch")
@@ -176,16 +176,16 @@ class Demo:
     def converge(self) -> float:
         """Plan, verify, commit, attach, promote; the p99 after, nanoseconds."""
         self.say("Planned, rendered and verified outside the node, committed, attached, promoted")
-        self.wait_for("a revision on probation", 200, lambda s: (s.get("attached") or {}).get("phase"))
+        self.wait_for("a revision on probation", 400, lambda s: (s.get("attached") or {}).get("phase"))
         self.show_revision()
-        self.wait_for("its promotion", 120, lambda s: (s.get("attached") or {}).get("phase") == "Promoted")
+        self.wait_for("its promotion", 240, lambda s: (s.get("attached") or {}).get("phase") == "Promoted")
         promoted = self.node()["status"]["profile"]["takenAt"]
         state = self.on_node("cat", "/sys/kernel/sched_ext/state")
         ops = self.on_node("cat", "/sys/kernel/sched_ext/root/ops")
         if state.strip() != "enabled" or not ops.startswith("schedctl_"):
             raise DemoFailed(f"the kernel says {state.strip()} {ops.strip()}")
         after = self.wait_for(
-            "a profile under the new scheduler", 150, lambda s: p99(s) if s["profile"]["takenAt"] > promoted else None
+            "a profile under the new scheduler", 300, lambda s: p99(s) if s["profile"]["takenAt"] > promoted else None
         )
         for kinds in ("intents,spol,srev", "nsch"):
             self.schedctl("get", kinds, "-A", "-o", "wide")
@@ -225,7 +225,7 @@ class Demo:
         good = self.node()["status"]["attached"]["revision"]
         forbidden = POLICY % "no-such-template"
         self.schedctl("apply", "-f", "-", "-m", "platform: forbid every template", stdin=forbidden)
-        stalled = self.wait_for("Stalled with the reason", 150, lambda s: condition(s, "Stalled", "NoPlan"))
+        stalled = self.wait_for("Stalled with the reason", 300, lambda s: condition(s, "Stalled", "NoPlan"))
         print(f"  Stalled={stalled['status']} {stalled['reason']}: {stalled['message']}")
         self.schedctl("get", "spol,nsch")
         if self.node()["status"]["attached"]["revision"] != good:
@@ -239,7 +239,7 @@ class Demo:
         self.on_node(SCHEDCTL, "eject")
         if self.on_node("cat", "/sys/kernel/sched_ext/state").strip() != "disabled":
             raise DemoFailed("the scheduler is still attached after eject")
-        self.wait_for("the agent to say so", 120, lambda s: condition(s, "Stalled", "Ejected"))
+        self.wait_for("the agent to say so", 240, lambda s: condition(s, "Stalled", "Ejected"))
         self.schedctl("get", "nsch")
         self.schedctl("events")
 
