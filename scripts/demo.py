@@ -43,7 +43,9 @@ spec:
   templates: {allow: ["%s"]}
   rollout: {probation: 5s, onAgentExit: keep}
 """
-AS_A_SERVICE = 'c=/sys/fs/cgroup/agent; mkdir $c; echo 1000 > $c/cpu.weight; echo $$ > $c/cgroup.procs; exec "$@"'
+AS_A_SERVICE = (
+    'set -e; c=/sys/fs/cgroup/agent; mkdir $c; echo 1000 > $c/cpu.weight; echo $$ > $c/cgroup.procs; exec "$@"'
+)
 """CPUWeight=1000, as in deploy/schedctl-node.service: an agent must be able to act on a node that is overloaded."""
 IN_GUEST = {"SCHEDCTL_CONFIG": "/run/schedctl/config", "SCHEDCTL_STATE": "/run/schedctl/state"}
 
