@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 PYTHON := .venv/bin/python
 BENCHES := $(sort $(wildcard bench/*.py))
-TEMPLATE_BENCHES := $(wildcard $(addprefix bench/,templates.py batch.py families.py))
+TEMPLATE_BENCHES := $(wildcard $(addprefix bench/,templates.py batch.py families.py realtime.py))
 BENCH_SECONDS ?= 220
 
 .DEFAULT_GOAL := help

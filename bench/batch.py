@@ -18,7 +18,8 @@ Each program is started under a random name, so nothing can be told by names. Ho
     unknown    one intent for the cgroup of the whole batch: the scheduler goes by what each job has used so far
 
 Rows are added to bench/results/batch.json until each has --blocks of them, so that it can be run a few minutes at a
-time; they keep the sizes of the jobs that their first boot found. The table goes to stderr, JSON to stdout.
+time; they keep the sizes of the jobs that their first boot found. A row of a template that was changed since is
+measured anew, sizes and all. The table goes to stderr, JSON to stdout.
 
     python bench/batch.py --kernel newest --cpus 2
     python bench/batch.py --variant unknown --workload join
@@ -35,13 +36,14 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from bench.kit import filled
 from bench.kit.store import Store
 from bench.loads.batchjobs import LONG, SHORT, WORKLOADS, Fit, Workload, lowest, short_seconds
 from controller.api import (
@@ -185,6 +187,16 @@ def block_runs(workload: Workload, cpus: int, sizes: tuple[int, int], index: int
     return made
 
 
+def template_digest(name: str) -> str:
+    """Of what a template is now, filled as bench.kit fills it; "" when there is none of that name."""
+    return filled.digest(filled.text(name)) if name in filled.names() else ""
+
+
+def is_stale(row: Mapping[str, Any]) -> bool:
+    """Whether what was measured is of another version of its template."""
+    return "template" in row and row.get("digest") != template_digest(row["template"])
+
+
 def measure(node: NodeVm, kernel: KernelImage, cpus: int, row: dict[str, Any], wanted: int, left_s: float) -> None:
     """Add blocks to a row, for about `left_s` seconds and until it has `wanted`."""
     end = time.monotonic() + left_s
@@ -196,7 +208,7 @@ def measure(node: NodeVm, kernel: KernelImage, cpus: int, row: dict[str, Any], w
     request: dict[str, Any] = {"scripts": [workload.script(s) for s in sizes], "runs": [first], "block": 1}
     seen = asked(node, request | {"seconds": 60}, 2 * START_S)[-1]
     proposal, image, classes = planned(row["variant"], profile(kernel.release, cpus, seen))
-    row["template"] = proposal.template
+    row["template"], row["digest"] = proposal.template, template_digest(proposal.template)
     row["lengths"] = {c.intent: c.parameters["length"] for c in proposal.classes if "length" in c.parameters}
     runs = [run for index in range(len(row["samples"]), wanted) for run in block_runs(workload, cpus, sizes, index)]
     request |= {
@@ -319,6 +331,8 @@ def main() -> None:
                     fresh: dict[str, Any] = {"samples": []}
                     fresh |= {"workload": name, "kernel": kernel.release, "cpus": cpus, "variant": variant}
                     row = store.rows.get(key, fresh)
+                    if is_stale(row):
+                        row = fresh
                     if len(row["samples"]) < arguments.blocks:
                         rows[key] = row
             if not rows or time.monotonic() > end - 30:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bench import realtime
+from bench.batch import is_stale
 from bench.kit import filled
 from bench.kit.loads import LOADS, words
 from scripts.doc_pages import NOT_MEASURED, read_document, table
@@ -24,6 +26,7 @@ COMMANDS = {
     "families": "python bench/families.py",
     "batch": "python bench/batch.py",
     "partition": "python bench/partition.py",
+    "realtime": "python bench/realtime.py",
 }
 OLD = " †"
 """Behind a figure of an earlier version."""
@@ -79,6 +82,7 @@ def sections(results: Path) -> str:
         ("Each family on each load", "templates", lambda: _tables(everything, found["templates"])),
         ("Eight batches with one long job", "batch", lambda: _batch(found["batch"])),
         ("A reservation under attack", "partition", lambda: _reserved(found["partition"])),
+        ("Real-time priority, for comparison", "realtime", lambda: _real_time(found["realtime"])),
         ("What they cost", "templates", lambda: _costs(found["templates"])),
         ("The verifier", "families", lambda: verifier(found["families"])),
     ]
@@ -188,7 +192,8 @@ def _batch(document: Mapping[str, Any]) -> Iterator[str]:
     yield (
         "Makespan under the template that the planner chooses, divided by that under the kernel's own scheduler: below "
         "1 is better. *Bound*: what no scheduler could beat. *Last short job*: when the last of the short jobs ended, "
-        "of the makespan under the kernel's own. *declared*: each job's length is known; *unknown*: it is not.\n"
+        "of the makespan under the kernel's own. *declared*: each job's length is known; *unknown*: it is not. †: of "
+        "an earlier version of the template.\n"
     )
     groups: dict[tuple[str, int, str], list[Mapping[str, Any]]] = defaultdict(list)
     for row in document["rows"].values():
@@ -196,7 +201,7 @@ def _batch(document: Mapping[str, Any]) -> Iterator[str]:
     rows = []
     for (kernel, cpus, variant), each in sorted(groups.items()):
         where = [kernel, cpus, variant]
-        rows += [[*where, row["workload"], *_batch_row(row["ratio"], [row])] for row in each]
+        rows += [[*where, row["workload"] + OLD * is_stale(row), *_batch_row(row["ratio"], [row])] for row in each]
         rows.append([*where, f"**mean of {len(each)}**", *_batch_row([], each)])
     yield table(["kernel", "CPUs", "lengths", "batch", "ratio", "bound", "last short job", "blocks"], rows)
 
@@ -222,6 +227,21 @@ def _reserved(document: Mapping[str, Any]) -> Iterator[str]:
         for row in document["rows"].values()
     ]  # fmt: skip
     header = ["kernel", "CPUs", "attack", "reserved", "kept", "share under the kernel's own", "runs"]
+    yield table(header, rows)
+
+
+def _real_time(document: Mapping[str, Any]) -> Iterator[str]:
+    yield (
+        "`mixed` once more: its class under SCHED_FIFO beside the kernel's own scheduler, and under latency-first, "
+        "both against the kernel's own in the same blocks. SCHED_FIFO preempts at once, whatever it costs the others: what "
+        "it does not reach, or not for less, nothing reaches in these guests.\n"
+    )
+    rows = []
+    for key, row in sorted(document["rows"].items(), key=lambda item: item[0].split("/")[::-1]):
+        for arm, found in realtime.compared(row["samples"]).items():
+            cells = [interval(found[metric]) if metric in found else NOT_MEASURED for metric in realtime.METRICS]
+            rows.append([*key.split("/"), arm + OLD * realtime.is_stale(row), *cells, len(row["samples"])])
+    header = ["kernel", "CPUs", "class under", *(words(metric) for metric in realtime.METRICS), "blocks"]
     yield table(header, rows)
 
 

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from bench.batch import is_stale
 from bench.kit import filled
 from scripts.doc_pages import NOT_MEASURED, table, yes_no
 from scripts.templates_verifier import tally
@@ -75,6 +76,8 @@ def _batches(document: Mapping[str, Any]) -> Iterator[Row]:
         met: bool | None = (ratio <= 0.75 or ratio - bound <= 0.03) and latest <= 1
         if len(rows) < _BATCHES:
             told, met = f"{told} ({_BATCHES - len(rows)} of the eight {NOT_MEASURED})", None
+        elif older := sum(map(is_stale, rows)):
+            told, met = f"{told}; {older} of them of an earlier version", None
         yield promise, bar, told, met
 
 

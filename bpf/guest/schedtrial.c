@@ -2,7 +2,7 @@
 /*
  * schedtrial: one run of one workload of a trial, in fixed units of work, printed as one JSON line of integers.
  *
- *   schedtrial [--seed N] [--comm NAME] [--others NAME] [--uid N] [--cgroup DIR] WORKLOAD ARGUMENTS
+ *   schedtrial [--seed N] [--comm NAME] [--others NAME] [--uid N] [--cgroup DIR] [--fifo PRIORITY] WORKLOAD ARGUMENTS
  *
  *   calibrate                                   work units a second here
  *   longtail JOBS FACTOR UNITS                  JOBS - 1 jobs of UNITS and one FACTOR times as long, released together
@@ -16,7 +16,7 @@
  *
  * Processes of the class under test are called by --comm, all others by --others; each `*` in a name becomes letters
  * that --seed chooses, other ones for each process, so that no name tells a job's length. --uid and --cgroup are what
- * else a class may be matched by. Beside every workload but `mixed` two small periodic tasks of the others run: a
+ * else a class may be matched by. With --fifo the class is real-time work. Beside every workload but `mixed` two small periodic tasks of the others run: a
  * scheduler that neglects everything else shows in how late they are.
  */
 #define _GNU_SOURCE
@@ -65,7 +65,7 @@ struct board {
 static struct board *board;
 static const char *class_name = "trial*", *others_name = "other*", *cgroup;
 static uint64_t seed = 1;
-static long uid = -1;
+static long uid = -1, priority; /* 0: the class is not real-time work */
 static int gate[2]; /* a process of the workload starts when the writing end is closed */
 
 static void die(const char *what)
@@ -76,7 +76,8 @@ static void die(const char *what)
 
 static void usage(void)
 {
-	fputs("usage: schedtrial [--seed N] [--comm NAME] [--others NAME] [--uid N] [--cgroup DIR] calibrate | "
+	fputs("usage: schedtrial [--seed N] [--comm NAME] [--others NAME] [--uid N] [--cgroup DIR] [--fifo PRIORITY] "
+	      "calibrate | "
 	      "longtail JOBS FACTOR UNITS | mixed wakers|hogs WAKERS PERIOD_US WAKEUPS UNITS HOGS | "
 	      "messaging GROUPS FDS LOOPS | pipeline LINES STAGES ITEMS UNITS | build SLOTS JOBS UNITS\n", stderr);
 	exit(2);
@@ -167,6 +168,8 @@ static void join_class(unsigned int which)
 		if (!file || fprintf(file, "0\n") < 0 || fclose(file))
 			die(path);
 	}
+	if (priority && sched_setscheduler(0, SCHED_FIFO, &(struct sched_param){ .sched_priority = priority }))
+		die("SCHED_FIFO");
 	if (uid >= 0 && (setgid(uid) || setuid(uid)))
 		die("setuid");
 }
@@ -665,6 +668,8 @@ static int take_options(int argc, char **argv, uint64_t *watch)
 			uid = number(value, 0, INT_MAX);
 		else if (!strcmp(argv[taken], "--cgroup"))
 			cgroup = value;
+		else if (!strcmp(argv[taken], "--fifo"))
+			priority = number(value, 1, 99);
 		else if (!strcmp(argv[taken], "--watch"))
 			*watch = number(value, 0, LONG_MAX);
 		else

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bench import families
+from bench import batch, families, realtime
 from bench.kit import filled
 from bench.kit.loads import LOADS
 from scripts import templates_doc
@@ -146,14 +146,34 @@ def test_batches_are_summed_up_by_kernel_and_size(tmp_path: Path):
         f"{KERNEL}/2/declared/b{n}": {
             "workload": f"b{n}", "kernel": KERNEL, "cpus": 2, "variant": "declared", "bound_ratio": 0.7,
             "ratio": [0.72, 0.7, 0.74], "blocks": 6, "short_latest_ratio": 0.95,
+            "template": "batch-order", "digest": batch.template_digest("batch-order"),
         }
         for n in range(8)
     }  # fmt: skip
     page = templates_doc.document(_put(tmp_path, "batch", rows))
     assert f"| {KERNEL} | 2 | declared | **mean of 8** | 0.720 | 0.700 | 0.950 | 6 |" in page
     assert _promise(page, "makespan of a batch")[3] == "yes"
+    rows[f"{KERNEL}/2/declared/b3"]["digest"] = "of another version"
+    page = templates_doc.document(_put(tmp_path, "batch", rows))
+    assert f"| {KERNEL} | 2 | declared | b3 † | 0.720 (0.700 to 0.740) |" in page
+    told, held = _promise(page, "makespan of a batch")[2:]
+    assert told.endswith("; 1 of them of an earlier version")
+    assert held == "–"
     rows.popitem()
     assert _promise(templates_doc.document(_put(tmp_path, "batch", rows)), "makespan of a batch")[3] == "–"
+
+
+def test_real_time_priority_stands_beside_latency_first(tmp_path: Path):
+    def runs(late: float) -> list[dict[str, float]]:
+        return [{"class.wakeupLatency.p99": late, "others.throughput": 1.0}] * 2
+
+    block = {realtime.OWN: runs(12), realtime.REAL_TIME: runs(4), realtime.FAMILY: runs(6)}
+    row = {"digest": filled.digest(filled.text(realtime.FAMILY)), "samples": [block] * 12}
+    rows = {f"{KERNEL}/2": row, f"{KERNEL}/4": row | {"digest": "of another version", "samples": [block]}}
+    page = templates_doc.document(_put(tmp_path, "realtime", rows))
+    assert f"| {KERNEL} | 2 | SCHED_FIFO | 3.000 (3.000 to 3.000) | 1.000 (1.000 to 1.000) | 12 |" in page
+    assert f"| {KERNEL} | 2 | latency-first | 2.000 (2.000 to 2.000) | 1.000 (1.000 to 1.000) | 12 |" in page
+    assert f"| {KERNEL} | 4 | latency-first † | {NOT_MEASURED} | {NOT_MEASURED} | 1 |" in page
 
 
 @pytest.mark.parametrize("name", list(templates_doc.COMMANDS))

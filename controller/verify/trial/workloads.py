@@ -59,13 +59,25 @@ def calibrate(guest: Guest, workload: str = "") -> Sizes:
 
 
 def run(
-    guest: Guest, spec: TrialSpec, sizes: Sizes, work_seed: int, name_seed: int, timeout_s: float = RUN_TIMEOUT_S
+    guest: Guest,
+    spec: TrialSpec,
+    sizes: Sizes,
+    work_seed: int,
+    name_seed: int,
+    timeout_s: float = RUN_TIMEOUT_S,
+    *,
+    real_time: bool = False,
 ) -> Sample:
-    """One run under whatever schedules the guest now. RunStuck when it does not end; GuestError for nonsense."""
+    """One run under whatever schedules the guest now; with `real_time` the class under SCHED_FIFO, which is above that.
+
+    RunStuck when it does not end; GuestError for nonsense.
+    """
     if spec.workload == "twin":
         logs = _rt_app(guest, twin_document(spec.twin, sizes.loop_ns), timeout_s)
         return twin_sample(logs, spec.comm, guest.facts.cpus)
-    done = guest.run(command(spec, sizes, work_seed, name_seed), timeout_s=timeout_s)
+    program, *arguments = command(spec, sizes, work_seed, name_seed)
+    options = ["--fifo", "1"] if real_time else []
+    done = guest.run([program, *options, *arguments], timeout_s=timeout_s)
     return _flat(_json(done, spec.workload))
 
 

@@ -7,6 +7,7 @@ No figure is asserted that a busy machine could turn: of equal arms only that th
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -68,6 +69,30 @@ def test_every_workload_gives_figures_for_the_class_and_for_the_others(guest, na
     assert workloads.value(spec.objective, sample) > 0
     assert sample["class.units"] > 0
     assert sample["others.units"] > 0
+
+
+def test_the_class_alone_can_be_real_time_work(guest):
+    arguments = [
+        "--comm",
+        "work*",
+        "--others",
+        "other*",
+        "--fifo",
+        "1",
+        "mixed",
+        "wakers",
+        "2",
+        "3000",
+        "600",
+        "10",
+        "2",
+    ]
+    number = guest.spawn(["schedtrial", *arguments])
+    names_and_policies = "sleep 0.5; busybox awk '{print $2, $41}' /proc/[0-9]*/stat"
+    seen = guest.run(["sh", "-c", names_and_policies], timeout_s=20).stdout
+    assert guest.wait(number, 60).rc == 0
+    policies = {group: re.findall(rf"^\({group}\S*\) (\d+)$", seen, re.MULTILINE) for group in ("work", "other")}
+    assert policies == {"work": ["1", "1"], "other": ["0", "0"]}, seen  # SCHED_FIFO, SCHED_OTHER
 
 
 def test_a_twin_of_a_profile_runs_at_the_guests_own_speed(guest):
