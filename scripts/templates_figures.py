@@ -233,8 +233,8 @@ def _reserved(document: Mapping[str, Any]) -> Iterator[str]:
 def _real_time(document: Mapping[str, Any]) -> Iterator[str]:
     yield (
         "`mixed` once more: its class under SCHED_FIFO beside the kernel's own scheduler, and under latency-first, "
-        "both against the kernel's own in the same blocks. SCHED_FIFO preempts at once, whatever it costs the others: what "
-        "it does not reach, or not for less, nothing reaches in these guests.\n"
+        "both against the kernel's own in the same blocks. SCHED_FIFO preempts at once, whatever it costs the others: "
+        "a bar that it misses, too, says more of these guests than of a scheduler.\n"
     )
     rows = []
     for key, row in sorted(document["rows"].items(), key=lambda item: item[0].split("/")[::-1]):
