@@ -284,7 +284,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         public = next((home / "config" / "trusted").glob("*.pub")).read_text()
         vm.exec(["sh", "-c", "cat > /run/planner.pub"], timeout_s=60, stdin=public.encode())
         made.schedctl("key", "trust", "/run/planner.pub")
-        vm.spawn([str(load), "spin", "1", "36000", "--comm", "load"], log="/var/log/load.log")
+        vm.spawn([str(load), "wakers", "1", "5000", "36000", "--comm", "load"], log="/var/log/load.log")
         made.apply(POLICY % "1h" + "---\n" + INTENT)
         made.agent_once(code=1)
         yield made
