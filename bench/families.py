@@ -4,8 +4,9 @@
 Each is filled for two classes by name, as the verifier's tests fill it, and goes through the stages schema to liveness
 as `schedctl verify` would take it. A row says how that ended: verdict, the stage and rules that failed, the warnings,
 the scenarios that ran. What is there for the same template, headers, kernel and topology is not run again; a verdict
-`error` is no verdict, and is tried again the next time. No row is begun that would not end within --seconds, going by
-what the last one of its topology took. The table goes to stderr, JSON to stdout and to bench/results/families.json.
+`error` is no verdict, and is tried again the next time; one of a busy machine is, too, last of all. No row is begun
+that would not end within --seconds, going by what the last one of its topology took. The table goes to stderr, JSON to
+stdout and to bench/results/families.json.
 
     python bench/families.py --seconds 230
     python bench/families.py --topology 2x2x2 --family latency-first --kernel oldest
@@ -25,7 +26,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench.kit import filled
-from bench.kit.store import RESULTS, Elsewhere, Store
+from bench.kit.store import RESULTS, Elsewhere, Store, busy
 from controller.api import STAGES, Passport, Verdict, now
 from controller.kernel import images
 from controller.kernel.images import KernelImage
@@ -61,10 +62,15 @@ def digest(family: str) -> str:
 
 
 def planned(jobs: Sequence[Job], rows: dict[str, Any]) -> list[Job]:
-    """Those without a verdict on what the template is now, never measured ones first."""
-    missing = [job for job in jobs if job.key not in rows or rows[job.key]["verdict"] == "error"]
-    stale = [job for job in jobs if job not in missing and rows[job.key]["digest"] != digest(job.family)]
-    return missing + stale
+    """Those without a verdict on what the template is now, never measured ones first, then those of a busy machine."""
+
+    def why(job: Job) -> int:
+        row = rows.get(job.key, {"verdict": "error"})
+        if row["verdict"] == "error":
+            return 1
+        return 2 if row["digest"] != digest(job.family) else 3 if busy(row) else 0
+
+    return sorted(filter(why, jobs), key=why)
 
 
 def expected_s(job: Job, rows: dict[str, Any]) -> float:

@@ -50,7 +50,7 @@ from bench.kit.beside import Beside, Stays
 from bench.kit.contenders import PLANNERS
 from bench.kit.loads import better
 from bench.kit.scenarios import SCENARIOS, Scenario, templates
-from bench.kit.store import CONFIDENCE, RESULTS, Elsewhere, Store, wilson
+from bench.kit.store import CONFIDENCE, RESULTS, Elsewhere, Store, busy, wilson
 from controller.api import Proposal, now
 from controller.errors import CandidateRejected, InputError, SchedctlError
 from controller.kernel import images
@@ -64,9 +64,6 @@ BLOCKS = 24
 """With the noise between equal runs (sd 4 to 7 % a block, 17 % in latencies) that shows a tie to be not worse but for
 latencies, whose gains are large."""
 PICK_BLOCKS = 3
-MOST_ELSEWHERE = 0.2
-"""Of the machine's CPU time, to what is not the bench's. With 0.3 to 0.7 a p99 that is 6 times lower looked 1.5 times
-lower."""
 MARGIN = 0.05
 """What may be lost and still be called not worse."""
 AIMS = {"not worse": 0.9, "better": 0.6}
@@ -123,11 +120,6 @@ def planned(jobs: list[Job], rows: Mapping[str, Any]) -> list[Job]:
         if job.key not in rows or rows[job.key]["digest"] != job.digest or busy(rows[job.key])
     ]  # fmt: skip
     return sorted(waiting, key=lambda job: (job.key in rows, PLANNERS.index(job.planner)))
-
-
-def busy(row: Mapping[str, Any]) -> bool:
-    """Whether the machine had other things to do: both arms wait longer then, and ratios of latencies shrink."""
-    return bool(row["elsewhere"] > MOST_ELSEWHERE)
 
 
 def expected_s(job: Job, rows: Mapping[str, Any]) -> float:

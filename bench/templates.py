@@ -11,7 +11,7 @@ about a millisecond).
 
 Rows are added to bench/results/templates.json until each has --blocks of them, so that it can be run a few minutes at a
 time: what weighted-fair costs first, then each family on its own load, then all else. A family that was changed since
-is measured anew, last. The tables go to stderr, JSON to stdout.
+is measured anew, last, and so is a row of a busy machine. The tables go to stderr, JSON to stdout.
 
     python bench/templates.py --seconds 220
     python bench/templates.py --kernel oldest --cpus 4 --family latency-first --load mixed
@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from bench.kit import filled
 from bench.kit.charge import InCharge
 from bench.kit.loads import COSTS, LOADS, Load, Run
-from bench.kit.store import RESULTS, Blocks, Elsewhere, Store, ratios
+from bench.kit.store import RESULTS, Blocks, Elsewhere, Store, busy, ratios
 from controller.api import now
 from controller.errors import CandidateRejected, GuestError
 from controller.kernel import images
@@ -83,7 +83,9 @@ def planned(jobs: list[Job], rows: dict[str, Any], wanted: int) -> list[Job]:
 
 def _stale(job: Job, rows: dict[str, Any]) -> bool:
     row = rows.get(job.key)
-    return row is not None and ("punctual" not in row or row["digest"] != filled.digest(filled.text(job.family)))
+    if row is None:
+        return False
+    return busy(row) or "punctual" not in row or bool(row["digest"] != filled.digest(filled.text(job.family)))
 
 
 def _done(row: dict[str, Any]) -> int:

@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from bench import grid
 from bench.kit.contenders import PLANNERS
 from bench.kit.scenarios import SCENARIOS
+from bench.kit.store import busy
 from controller.plan import bridge, claude, drafting, ledger, payback, search, taint
 from controller.plan.claude import author, tiers
 from controller.plan.search import catalogue, course, pruning, space
@@ -214,7 +215,7 @@ def _outcome(rows: dict[str, Any], where: str, scenario: str, planner: str) -> s
         return NOT_MEASURED
     release, cpus = where.split("/")
     job = grid.Job(release, int(cpus), SCENARIOS[scenario], planner)
-    old = ("" if row["digest"] == job.digest else " †") + (" ‡" if grid.busy(row) else "")
+    old = ("" if row["digest"] == job.digest else " †") + (" ‡" if busy(row) else "")
     if row["stays"]:
         return f"1, not worse: the kernel's own stays ({row['stays']}){old}"
     template = row["proposal"]["template"]

@@ -63,6 +63,9 @@ def test_what_is_there_is_not_measured_again_and_what_changed_is_last():
     rows[jobs[1].key] = _row("locality", 11)
     rows[jobs[2].key] = _row("locality", 0, left="the kernel threw it out")
     assert templates.planned(jobs, rows, 12) == [jobs[1], jobs[0]]
+    rows[jobs[4].key]["elsewhere"] = 0.5
+    assert templates.planned(jobs, rows, 12) == [jobs[1], jobs[0], jobs[4]]
+    rows[jobs[4].key]["elsewhere"] = 0.1
     del rows[jobs[3].key]["punctual"]  # measured when the guest's timers could be late
     assert templates.planned(jobs, rows, 12) == [jobs[1], jobs[0], jobs[3]]
 
@@ -95,6 +98,8 @@ def test_a_verdict_is_kept_for_what_was_verified_and_an_error_is_none():
         jobs[2].key: {**row, "verdict": "error"},
     }
     assert families.planned(jobs, rows) == [jobs[2], jobs[3], jobs[1]]
+    rows[jobs[0].key] = {**row, "elsewhere": 0.5}
+    assert families.planned(jobs, rows) == [jobs[2], jobs[3], jobs[1], jobs[0]]
     assert families.expected_s(jobs[1], rows) == 10.0
     assert families.expected_s(jobs[3], rows) > families.expected_s(replace(jobs[3], shape="2x1x1"), rows)
 
