@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * schedctl_0a6bb491dfe6, from template latency-first.
+ * schedctl_03a04cbce262, from template latency-first.
  *
  * Tasks of the latency classes go first, in order of deadline, and take a CPU from another task when none is idle. Each
  * CPU pays for that from a budget; when it is used up, the fair queues of the other classes go first until it has
@@ -108,19 +108,25 @@ static bool budget_left(struct cpu_record *c, u64 now)
 	return c->budget > 0;
 }
 
-/* Charge a latency task's time to the budget of its CPU, whose debt is bounded, too, and another's to its queue. */
+/* Charge a latency task's time to the CPU it ran on; a debt is bounded like the budget. */
+static void budget_charge(struct cpu_record *c, u64 delta)
+{
+	s64 budget = c->budget - (s64)delta, most = knob(KNOB_BUDGET);
+
+	c->budget = budget < -most ? -most : budget;
+}
+
+/* Charge a task for `delta` ns: a latency task to its CPU's budget, another to its queue. */
 static void task_charge(struct task_struct *p, struct schedctl_task *t, struct cpu_record *c, u64 delta)
 {
-	s64 left = c->budget - (s64)delta, least = -(s64)knob(KNOB_BUDGET);
-
 	if (is_latency(t))
-		c->budget = left < least ? least : left;
+		budget_charge(c, delta);
 	else
 		fair_charge(p, t, delta);
 }
 
-/* A CPU that `p` may take from a task of another class, its own first, or -1. Marked: the next waker takes another. */
-static s32 victim(struct task_struct *p)
+/* Take a CPU from a task of another class for `p`. The CPU is marked at once, so that the next waker takes another. */
+static bool preempt_other(struct task_struct *p)
 {
 	u32 nr_cpus = scx_bpf_nr_cpu_ids(), first = scx_bpf_task_cpu(p);
 
@@ -131,28 +137,21 @@ static s32 victim(struct task_struct *p)
 		if (c->running != RUNNING_OTHER || c->budget <= 0 || !bpf_cpumask_test_cpu(cpu, p->cpus_ptr))
 			continue;
 		c->running = RUNNING_LATENCY;
-		return cpu;
+		scx_bpf_kick_cpu(cpu, SCX_KICK_PREEMPT);
+		return true;
 	}
-	return -1;
+	return false;
 }
 
-/* At the end of its slice it waits its turn; one that wakes takes a CPU: its own at once if nobody waits before it. */
 static void latency_enqueue(struct task_struct *p, struct schedctl_task *t, u64 enq_flags)
 {
 	struct schedctl_stats *stats = class_stats(t->class);
-	s32 cpu = enq_flags & SCX_ENQ_WAKEUP ? victim(p) : -1;
+	u64 deadline = bpf_ktime_get_ns() + task_deadline(p, t);
 
-	if (cpu >= 0 && stats)
+	scx_bpf_dsq_insert_vtime(p, LATENCY_DSQ, task_slice(t), deadline, enq_flags);
+	/* A task at the end of its slice waits its turn; only one that wakes takes a CPU. */
+	if (!kick_idle_cpu(p) && (enq_flags & SCX_ENQ_WAKEUP) && preempt_other(p) && stats)
 		stats->preempts++;
-	if (cpu == scx_bpf_task_cpu(p) && !dsq_length(LATENCY_DSQ)) {
-		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, task_slice(t), enq_flags | SCX_ENQ_PREEMPT);
-		return;
-	}
-	scx_bpf_dsq_insert_vtime(p, LATENCY_DSQ, task_slice(t), bpf_ktime_get_ns() + task_deadline(p, t), enq_flags);
-	if (cpu < 0)
-		kick_idle_cpu(p);
-	else
-		scx_bpf_kick_cpu(cpu, SCX_KICK_PREEMPT);
 }
 
 s32 BPF_STRUCT_OPS(lfirst_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_flags)
@@ -315,5 +314,5 @@ struct sched_ext_ops lfirst_ops = {
 	.init = (void *)lfirst_init,
 	.exit = (void *)lfirst_exit,
 	.timeout_ms = 5000,
-	.name = "schedctl_0a6bb491dfe6",
+	.name = "schedctl_03a04cbce262",
 };
