@@ -220,11 +220,14 @@ def short(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.kernel
 @pytest.mark.usefixtures("short")
-def test_two_trials_in_a_guest_and_nothing_is_left():
+def test_two_trials_in_a_guest_and_nothing_is_left(monkeypatch):
     need_optuna()
     from controller.kernel import clang
     from controller.plan import search
+    from controller.plan.search import course
 
+    for blocks in ("MOST_BLOCKS", "FINAL_BLOCKS"):
+        monkeypatch.setattr(course, blocks, 4)
     try:
         clang.find()
     except ToolMissing as error:
