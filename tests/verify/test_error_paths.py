@@ -220,7 +220,7 @@ def test_a_guest_that_is_killed_from_outside(bench, after_s):
     """In its first moments, and amid liveness: with baselines that are there, this is where it is by then."""
     kernel_image("newest")
     if after_s > 1:
-        (bench.folder / "cache" / "guest").symlink_to(cache_dir() / "guest")
+        bench.env["SCHEDCTL_CACHE"] = str(cache_dir())
     process = bench.start(*WHOLE, "--passport", "passport.json")
     pid = qemu_of(bench)
     time.sleep(after_s)
