@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from controller.errors import CandidateRejected, CouldNotTell, ToolMissing
+from controller.errors import CandidateRejected, CouldNotTell, DeadlineExceeded, ToolMissing
 from controller.kernel import c_screen, clang
 from controller.paths import data_dir
 from controller.verify import elf
@@ -116,6 +116,14 @@ def test_the_sandbox_holds_without_the_screen(attack, victim, canary, monkeypatc
         told = f"{error.message}\n{error.evidence}".encode()
     for secret in (CANARY.encode(), b"root:", b"seen"):
         assert secret not in told
+
+
+def test_a_compilation_that_does_not_come_to_its_end_is_ended_and_says_nothing_of_the_candidate(monkeypatch):
+    monkeypatch.setattr(clang, "WALL_SECONDS", 0)
+    with pytest.raises(DeadlineExceeded, match="compiling took more than 0 s without using"):
+        clang.compile_bpf("int x;", INCLUDE)
+    monkeypatch.undo()
+    assert clang.compile_bpf("int x;", INCLUDE).object
 
 
 def test_limits_bind_without_the_screen(monkeypatch):
