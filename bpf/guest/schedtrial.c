@@ -16,8 +16,8 @@
  *
  * Processes of the class under test are called by --comm, all others by --others; each `*` in a name becomes letters
  * that --seed chooses, other ones for each process, so that no name tells a job's length. --uid and --cgroup are what
- * else a class may be matched by. With --fifo the class is real-time work. Beside every workload but `mixed` two small periodic tasks of the others run: a
- * scheduler that neglects everything else shows in how late they are.
+ * else a class may be matched by. With --fifo the class is real-time work. Beside every workload but `mixed` two small
+ * periodic tasks of the others run: a scheduler that neglects everything else shows in how late they are.
  */
 #define _GNU_SOURCE
 #include <errno.h>

@@ -72,22 +72,8 @@ def test_every_workload_gives_figures_for_the_class_and_for_the_others(guest, na
 
 
 def test_the_class_alone_can_be_real_time_work(guest):
-    arguments = [
-        "--comm",
-        "work*",
-        "--others",
-        "other*",
-        "--fifo",
-        "1",
-        "mixed",
-        "wakers",
-        "2",
-        "3000",
-        "600",
-        "10",
-        "2",
-    ]
-    number = guest.spawn(["schedtrial", *arguments])
+    command = "schedtrial --comm work* --others other* --fifo 1 mixed wakers 2 3000 600 10 2"
+    number = guest.spawn(command.split())
     names_and_policies = "sleep 0.5; busybox awk '{print $2, $41}' /proc/[0-9]*/stat"
     seen = guest.run(["sh", "-c", names_and_policies], timeout_s=20).stdout
     assert guest.wait(number, 60).rc == 0
