@@ -187,14 +187,9 @@ def block_runs(workload: Workload, cpus: int, sizes: tuple[int, int], index: int
     return made
 
 
-def template_digest(name: str) -> str:
-    """Of what a template is now, filled as bench.kit fills it; "" when there is none of that name."""
-    return filled.digest(filled.text(name)) if name in filled.names() else ""
-
-
 def is_stale(row: Mapping[str, Any]) -> bool:
     """Whether what was measured is of another version of its template."""
-    return "template" in row and row.get("digest") != template_digest(row["template"])
+    return "template" in row and row.get("digest") != filled.current(row["template"])
 
 
 def measure(node: NodeVm, kernel: KernelImage, cpus: int, row: dict[str, Any], wanted: int, left_s: float) -> None:
@@ -208,7 +203,7 @@ def measure(node: NodeVm, kernel: KernelImage, cpus: int, row: dict[str, Any], w
     request: dict[str, Any] = {"scripts": [workload.script(s) for s in sizes], "runs": [first], "block": 1}
     seen = asked(node, request | {"seconds": 60}, 2 * START_S)[-1]
     proposal, image, classes = planned(row["variant"], profile(kernel.release, cpus, seen))
-    row["template"], row["digest"] = proposal.template, template_digest(proposal.template)
+    row["template"], row["digest"] = proposal.template, filled.current(proposal.template)
     row["lengths"] = {c.intent: c.parameters["length"] for c in proposal.classes if "length" in c.parameters}
     runs = [run for index in range(len(row["samples"]), wanted) for run in block_runs(workload, cpus, sizes, index)]
     request |= {

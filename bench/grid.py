@@ -109,7 +109,7 @@ class Job:
             points = contenders.grid(*asked)
             parts += [point.substance() for point in points]
             templates_used.update(point.template for point in points)
-        parts += [filled.digest(filled.text(name)) for name in sorted(templates_used)]
+        parts += [filled.current(name) for name in sorted(templates_used)]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 

@@ -85,7 +85,7 @@ def _stale(job: Job, rows: dict[str, Any]) -> bool:
     row = rows.get(job.key)
     if row is None:
         return False
-    return busy(row) or "punctual" not in row or bool(row["digest"] != filled.digest(filled.text(job.family)))
+    return busy(row) or "punctual" not in row or bool(row["digest"] != filled.current(job.family))
 
 
 def _done(row: dict[str, Any]) -> int:
@@ -128,7 +128,7 @@ def measure(job: Job, store: Store, wanted: int, more: Callable[[], bool]) -> No
     """Blocks for one row, until it has `wanted` or time is up. GuestError when the guest breaks."""
     if _stale(job, store.rows):
         del store.rows[job.key]
-    digest = filled.digest(filled.text(job.family))
+    digest = filled.current(job.family)
     row = store.rows.setdefault(job.key, {"digest": digest, "blocks": {}, "ratios": {}, "left": ""})
     made, blocks, machine = filled.built(job.family), row["blocks"], Elsewhere()
     try:

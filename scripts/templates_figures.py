@@ -64,7 +64,7 @@ def figures(document: Mapping[str, Any]) -> list[Figure]:
     for key, row in document.get("rows", {}).items():
         kernel, cpus, family, load = key.split("/")
         if family in filled.templates() and load in LOADS:
-            old = row["digest"] != filled.digest(filled.text(family))
+            old = row["digest"] != filled.current(family)
             for metric, ratio in row["ratios"].items():
                 blocks = row["blocks"][metric]
                 mine, own = (statistics.median(value for block in blocks for value in block[arm]) for arm in (0, 1))
@@ -254,7 +254,7 @@ def _costs(document: Mapping[str, Any]) -> Iterator[str]:
     for key, cost in sorted(document.get("costs", {}).items(), key=lambda item: item[0].split("/")[::-1]):
         kernel, cpus, family = key.split("/")
         if family in filled.templates():
-            old = OLD * (cost["digest"] != filled.digest(filled.text(family)))
+            old = OLD * (cost["digest"] != filled.current(family))
             attach, gap = (f"{cost[name] * 1e3:.1f} ms" for name in ("attach_s", "gap_s"))
             compiled = f"{cost['compile_s']:.2f} s"
             rows.append([family + old, kernel, cpus, cost["lines"], compiled, cost["object_bytes"], attach, gap])

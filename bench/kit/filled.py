@@ -142,3 +142,8 @@ def built(name: str) -> Built:
         "object_bytes": len(made.object),
     }
     return Built(made.object, cost)
+
+
+def current(name: str) -> str:
+    """The digest of a family as it is now: figures of another are of an earlier version. "" for an unknown one."""
+    return digest(text(name)) if name in names() else ""

@@ -35,7 +35,7 @@ def _jobs(*families_: str) -> list[templates.Job]:
 
 
 def _row(family: str, blocks: int, **more: Any) -> dict[str, Any]:
-    digest = filled.digest(filled.text(family))
+    digest = filled.current(family)
     measured = {"class.throughput": [[[1.0], [1.0]]] * blocks}
     return {"digest": digest, "punctual": True, "blocks": measured, "left": "", **more}
 

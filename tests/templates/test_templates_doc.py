@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bench import batch, families, realtime
+from bench import families, realtime
 from bench.kit import filled
 from bench.kit.loads import LOADS
 from scripts import templates_doc
@@ -23,7 +23,7 @@ def _figure(family: str, load: str, ratio: float, *, cpus: int = 2, kernel: str 
     blocks = [[[1.0, 1.0], [1.0, 1.0]]] * 12
     return {
         f"{kernel}/{cpus}/{family}/{load}": {
-            "digest": digest or filled.digest(filled.text(family)), "blocks": dict.fromkeys(metrics, blocks),
+            "digest": digest or filled.current(family), "blocks": dict.fromkeys(metrics, blocks),
             "ratios": {metric: [ratio, ratio - 0.01, ratio + 0.01] for metric in metrics}, "left": "",
             "measured": "2026-01-02T03:04:05Z", "elsewhere": 0.03,
         }
@@ -146,7 +146,7 @@ def test_batches_are_summed_up_by_kernel_and_size(tmp_path: Path):
         f"{KERNEL}/2/declared/b{n}": {
             "workload": f"b{n}", "kernel": KERNEL, "cpus": 2, "variant": "declared", "bound_ratio": 0.7,
             "ratio": [0.72, 0.7, 0.74], "blocks": 6, "short_latest_ratio": 0.95,
-            "template": "batch-order", "digest": batch.template_digest("batch-order"),
+            "template": "batch-order", "digest": filled.current("batch-order"),
         }
         for n in range(8)
     }  # fmt: skip
@@ -168,7 +168,7 @@ def test_real_time_priority_stands_beside_latency_first(tmp_path: Path):
         return [{"class.wakeupLatency.p99": late, "others.throughput": 1.0}] * 2
 
     block = {realtime.OWN: runs(12), realtime.REAL_TIME: runs(4), realtime.FAMILY: runs(6)}
-    row = {"digest": filled.digest(filled.text(realtime.FAMILY)), "samples": [block] * 12}
+    row = {"digest": filled.current(realtime.FAMILY), "samples": [block] * 12}
     rows = {f"{KERNEL}/2": row, f"{KERNEL}/4": row | {"digest": "of another version", "samples": [block]}}
     page = templates_doc.document(_put(tmp_path, "realtime", rows))
     assert f"| {KERNEL} | 2 | SCHED_FIFO | 3.000 (3.000 to 3.000) | 1.000 (1.000 to 1.000) | 12 |" in page
