@@ -222,7 +222,7 @@ static int wakers(int n, int64_t period, int64_t duration)
 /* ---- processes that compute: spin, batch ---- */
 
 struct tally {
-	volatile int go;
+	int go; /* a futex: those that wait for it are no load while the others are still being made */
 	int64_t begin_ns;
 	struct {
 		uint64_t units;
@@ -274,8 +274,8 @@ static struct tally *start_together(int n, void (*body)(struct tally *, int, int
 		if (pids[i] == 0) {
 			prctl(PR_SET_PDEATHSIG, SIGKILL);
 			take_name();
-			while (!tally->go)
-				sleep_until(now() + NS_PER_MS);
+			while (!__atomic_load_n(&tally->go, __ATOMIC_ACQUIRE))
+				syscall(SYS_futex, &tally->go, FUTEX_WAIT, 0, NULL, NULL, 0);
 			body(tally, i, argument);
 			getrusage(RUSAGE_SELF, &used);
 			tally->of[i].left = used.ru_nvcsw;
@@ -287,7 +287,8 @@ static struct tally *start_together(int n, void (*body)(struct tally *, int, int
 	}
 	sleep_until(now() + 20 * NS_PER_MS);
 	tally->begin_ns = now();
-	tally->go = 1;
+	__atomic_store_n(&tally->go, 1, __ATOMIC_RELEASE);
+	syscall(SYS_futex, &tally->go, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
 	return tally;
 }
 
