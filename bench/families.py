@@ -4,9 +4,9 @@
 Each is filled for two classes by name, as the verifier's tests fill it, and goes through the stages schema to liveness
 as `schedctl verify` would take it. A row says how that ended: verdict, the stage and rules that failed, the warnings,
 the scenarios that ran. What is there for the same template, headers, kernel and topology is not run again; a verdict
-`error` is no verdict, and is tried again the next time; one of a busy machine is, too, last of all. No row is begun
-that would not end within --seconds, going by what the last one of its topology took. The table goes to stderr, JSON to
-stdout and to bench/results/families.json.
+`error` is no verdict, and is tried again the next time; so is, after all others, one by scenarios that were changed
+since, and last one of a busy machine. No row is begun that would not end within --seconds, going by what the last one
+of its topology took. The table goes to stderr, JSON to stdout and to bench/results/families.json.
 
     python bench/families.py --seconds 230
     python bench/families.py --topology 2x2x2 --family latency-first --kernel oldest
@@ -18,7 +18,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from controller.kernel import images
 from controller.kernel.images import KernelImage
 from controller.kernel.vmshape import VmShape
 from controller.render import render
-from controller.verify import Candidate, examine
+from controller.verify import Candidate, examine, scenarios
 from tests.verify.candidates import proposal_for
 
 SHAPES = ("2", "1", "4", "8", "2x2x2")
@@ -61,14 +61,21 @@ def digest(family: str) -> str:
     return filled.digest(render(proposal_for(template), template).text)
 
 
+def by_these(row: Mapping[str, Any]) -> bool:
+    """Is the verdict by the scenarios as they are now?"""
+    return row.get("verifier") == scenarios.digest()
+
+
 def planned(jobs: Sequence[Job], rows: dict[str, Any]) -> list[Job]:
-    """Those without a verdict on what the template is now, never measured ones first, then those of a busy machine."""
+    """Those without a verdict on what the template is now, never measured ones first; then as above."""
 
     def why(job: Job) -> int:
         row = rows.get(job.key, {"verdict": "error"})
         if row["verdict"] == "error":
             return 1
-        return 2 if row["digest"] != digest(job.family) else 3 if busy(row) else 0
+        if row["digest"] != digest(job.family):
+            return 2
+        return 3 if not by_these(row) else 4 if busy(row) else 0
 
     return sorted(filter(why, jobs), key=why)
 
@@ -104,6 +111,7 @@ def measure(job: Job) -> dict[str, Any]:
     passport = examine(candidate, kernels=[job.kernel], shapes=[shape], stages=TO_LIVENESS).passport
     return {
         "digest": digest(job.family),
+        "verifier": scenarios.digest(),
         **row_of(passport),
         "seconds": round(time.monotonic() - begun, 1),
         "measured": now().isoformat(),

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from bench.families import SHAPES, TO_LIVENESS, digest
+from bench.families import SHAPES, TO_LIVENESS, by_these, digest
 from bench.kit import filled
 from controller.verify.scenarios import SCENARIOS
 from scripts.doc_pages import NOT_MEASURED, table
@@ -52,6 +52,9 @@ def verifier(document: Mapping[str, Any]) -> Iterator[str]:
     missing = sum(row is None for row in found.values())
     if missing:
         yield f"{missing} of {len(found)} are {NOT_MEASURED}.\n"
+    earlier = sum(not by_these(row) for row in found.values() if row)
+    if earlier:
+        yield f"{earlier} of the verdicts are by the scenarios as they were before the last change to one of them.\n"
     bad = [[family, kernel, shape, row["stage"], ", ".join(row["rules"]), row["summary"]]
            for (family, kernel, shape), row in found.items() if row and row["verdict"] != "pass"]  # fmt: skip
     if bad:

@@ -22,7 +22,7 @@ from controller.kernel.images import KernelImage
 from controller.kernel.initramfs import build_load_generator
 from controller.kernel.microvm import VmShape, boot
 from controller.render import builtin_templates
-from controller.verify import Candidate, examine
+from controller.verify import Candidate, examine, scenarios
 from tests.conftest import missing
 from tests.kernel.conftest import kernel_image
 from tests.verify.candidates import proposal_for
@@ -91,7 +91,8 @@ def test_results_are_added_to_what_is_there(tmp_path: Path):
 
 def test_a_verdict_is_kept_for_what_was_verified_and_an_error_is_none():
     jobs = [families.Job("locality", IMAGE, shape) for shape in ("1", "2", "4", "8")]
-    row = {"verdict": "pass", "digest": families.digest("locality"), "seconds": 10.0}
+    now = {"digest": families.digest("locality"), "verifier": scenarios.digest()}
+    row = {"verdict": "pass", **now, "seconds": 10.0}
     rows = {
         jobs[0].key: row,
         jobs[1].key: {**row, "digest": "other"},
@@ -100,6 +101,8 @@ def test_a_verdict_is_kept_for_what_was_verified_and_an_error_is_none():
     assert families.planned(jobs, rows) == [jobs[2], jobs[3], jobs[1]]
     rows[jobs[0].key] = {**row, "elsewhere": 0.5}
     assert families.planned(jobs, rows) == [jobs[2], jobs[3], jobs[1], jobs[0]]
+    rows[jobs[2].key] = {**row, "verifier": "of other scenarios"}
+    assert families.planned(jobs, rows) == [jobs[3], jobs[1], jobs[2], jobs[0]]
     assert families.expected_s(jobs[1], rows) == 10.0
     assert families.expected_s(jobs[3], rows) > families.expected_s(replace(jobs[3], shape="2x1x1"), rows)
 

@@ -12,6 +12,7 @@ import pytest
 from bench import families, realtime
 from bench.kit import filled
 from bench.kit.loads import LOADS
+from controller.verify import scenarios
 from scripts import templates_doc
 from scripts.doc_pages import MEASURED, NOT_MEASURED
 
@@ -128,13 +129,15 @@ def test_the_verifiers_verdicts_are_counted_and_what_failed_is_named(tmp_path: P
     good = {
         "digest": families.digest("locality"), "verdict": "pass", "stage": "", "rules": [], "summary": "",
         "warnings": [], "scenarios": ["soak", "hotplug"], "seconds": 50.0, "measured": "2026-01-02T03:04:05Z",
+        "verifier": scenarios.digest(),
     }  # fmt: skip
-    bad = {**good, "digest": "other", "verdict": "rejected", "stage": "liveness", "rules": ["liveness/soak"],
-           "summary": "a | b", "warnings": ["liveness/stall: once"]}  # fmt: skip
+    bad = {**good, "digest": "other", "verifier": "other", "verdict": "rejected", "stage": "liveness",
+           "rules": ["liveness/soak"], "summary": "a | b", "warnings": ["liveness/stall: once"]}  # fmt: skip
     rows = {f"{KERNEL}/2/locality": good, f"{KERNEL}/2x2x2/locality": bad, f"{KERNEL}/2/gone": bad}
     page = templates_doc.document(_put(tmp_path, "families", rows, kernels=[KERNEL]))
     assert "| locality | pass, 2 | – | – | – | **rejected**: liveness, 2, 1 warnings † |" in page
     assert f"| locality | {KERNEL} | 2x2x2 | liveness | liveness/soak | a \\| b |" in page
+    assert "\n1 of the verdicts are by the scenarios as they were before" in page
     wanted = len(filled.names()) * len(families.SHAPES)
     promise = _promise(page, "every family passes")
     assert promise[2].startswith(f"1 of {wanted} passed, 1 were rejected, {wanted - 2} {NOT_MEASURED}")
