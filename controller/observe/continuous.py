@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Continuous observation: one window every so often, for as long as the agent lives, at a bounded price.
 
+Windows begin `every_s` apart, and on a node where one takes long, as many seconds after the last one as that took.
 Each window's profile goes into the ring on disk and its fingerprint into the watch for change points; what is worth
 telling comes back as news. When bcc cannot trace any more (it is gone, or its headers or rights are) the windows come
 from /proc, and bcc is tried again ever later, from one period to an hour: compiling probes that fail each minute would
@@ -102,18 +103,25 @@ class Continuous:
         self._backoff = _Backoff(every_s)
         self._watches: dict[str, shifts.Watch] = {}
         self._names: tuple[str, ...] | None = None
-        self._started = float("-inf")
+        self._started = self._ended = -every_s
         self._wanted = ""
         self._unwritten = ""
         self.steadiness = Steadiness(None, "Learning")
 
     def due(self, intents: Sequence[SchedulingIntent]) -> bool:
         """Whether a window is due: it is time, or there are other intents than in the last one."""
-        return self._clock() - self._started >= self._every_s or self._digest(intents) != self._wanted
+        at, took = self._clock(), self._ended - self._started
+        return at >= max(self._started + self._every_s, self._ended + took) or self.digest(intents) != self._wanted
 
     def observe(self, node: str, intents: Sequence[SchedulingIntent]) -> Seen:
         """One window now; returns when it has closed. Whatever breaks in it, the agent goes on."""
-        self._started, self._wanted = self._clock(), self._digest(intents)
+        self._started, self._wanted = self._clock(), self.digest(intents)
+        try:
+            return self._look(node, intents)
+        finally:
+            self._ended = self._clock()
+
+    def _look(self, node: str, intents: Sequence[SchedulingIntent]) -> Seen:
         news: list[News] = []
         try:
             profile = self._profile(node, intents, news)
@@ -124,6 +132,10 @@ class Continuous:
         self._keep(profile, news)
         self._follow(profile, news)
         return Seen(profile, tuple(news))
+
+    def interrupt(self) -> None:
+        """Let the probes go under a thread that is in `observe`; it goes on without them."""
+        self._probes.interrupt()
 
     def close(self) -> None:
         """Let the probes go; the ring stays."""
@@ -207,5 +219,6 @@ class Continuous:
         return shift
 
     @staticmethod
-    def _digest(intents: Sequence[SchedulingIntent]) -> str:
+    def digest(intents: Sequence[SchedulingIntent]) -> str:
+        """Of what a window looks for."""
         return "".join(sorted(intent.content_digest() for intent in intents))

@@ -87,8 +87,13 @@ class Probes:
         tree |= cgroups.paths(cgroups.mount())  # containers may have come and gone meanwhile
         return reader.observation(answer, tree, *readings)
 
+    def interrupt(self) -> None:
+        """End the process under the thread that has a window open with it, which finds that out by itself."""
+        if (process := self._process) is not None:
+            process.kill()
+
     def close(self) -> None:
-        """End the process, and with it the probes."""
+        """End the process, and with it the probes. No window may be open."""
         if self._process is not None:
             self._process.kill()
             with self._process:

@@ -3,7 +3,9 @@
 
 One agent a node: a lock in the state directory refuses a second. SIGTERM and SIGINT end the loop after the current
 step; a scheduler on probation then goes, a promoted one stays. With `once` the loop ends as soon as nothing is left to
-do now: a probation that runs is waited for (it cannot outlive this process), a plan that another process owes is not.
+do now: a window that looks for the intents is waited for, and so is a probation that runs (it cannot outlive this
+process); a plan that another process owes is not. A planner beside the node waits for that window, too, and for nothing
+else: it would plan for intents that nobody has looked for.
 """
 
 from __future__ import annotations
@@ -52,13 +54,16 @@ def run(
         node = None
         if role != "planner":
             from controller.deploy import Deployment
-            from controller.observe import Continuous
+            from controller.observe import Background, Continuous
             from controller.reconcile.node import NodeAgent
 
+            windows = Continuous(
+                state / "profiles", seconds=observe_s, every_s=observe_every_s, force_procfs=force_procfs
+            )
             node = NodeAgent(
                 store,
                 Deployment(state),
-                Continuous(state / "profiles", seconds=observe_s, every_s=observe_every_s, force_procfs=force_procfs),
+                Background(windows),
                 name=node_name,
                 labels=labels,
                 reporter=reporter,
@@ -66,11 +71,12 @@ def run(
             stack.callback(node.close)
         while not stopped:
             planned, decision = _pass(planner, node, reporter)
-            if once and not planned and not _unfinished(decision):
+            behind = node is not None and node.behind
+            if once and not planned and not behind and not _unfinished(decision):
                 good = planner is None or not planner.trouble
                 return 0 if good and (decision is None or _is(decision, "Ready")) else 1
             if not planned:
-                _wait(store, min(interval_s, 1.0) if _unfinished(decision) else interval_s, stopped)
+                _wait(store, min(interval_s, 1.0) if _unfinished(decision) else interval_s, stopped, node)
     return 0
 
 
@@ -80,11 +86,11 @@ def _planner(store: Store, reporter: Reporter) -> Planner:
     return Planner(store, reporter=reporter)
 
 
-def _wait(store: Store, seconds: float, stopped: list[int]) -> None:
-    """Until something changed, the time is over, or a signal came (looked for once a second)."""
+def _wait(store: Store, seconds: float, stopped: list[int], node: NodeAgent | None) -> None:
+    """Until something changed, the time is over, or, looked for once a second, a window has closed or a signal came."""
     end = time.monotonic() + seconds
     while not stopped and (left := end - time.monotonic()) > 0:
-        if store.wait(min(left, 1.0)):
+        if store.wait(min(left, 1.0)) or (node is not None and node.has_news):
             return
 
 
@@ -94,7 +100,7 @@ def _pass(planner: Planner | None, node: NodeAgent | None, reporter: Reporter) -
     try:
         if node is not None:
             decision = node.step()
-        if planner is not None:
+        if planner is not None and not (node is not None and node.behind):
             planned = planner.step()
     except RepositoryError as error:
         reporter.failed(str(error))
@@ -112,7 +118,7 @@ def _unfinished(decision: NodeDecision | None) -> bool:
         return False
     reasons = {c.type: c.reason for c in decision.conditions}
     on_probation = reasons.get("Attached") == "Probation"
-    return on_probation or reasons.get("Ready") in ("Attaching", "Tuning", "Observing", "SchedulerDied")
+    return on_probation or reasons.get("Ready") in ("Attaching", "Tuning", "SchedulerDied")
 
 
 def _is(decision: NodeDecision, kind: str) -> bool:

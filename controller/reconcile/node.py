@@ -1,9 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The node's half of the loop: observe, look, decide, act, and say what is.
 
-Each pass reads the newest good commit, takes a profile when one is due, then asks `diff_node` for one action at a time
-until there is none, carrying each out and looking at the kernel again in between. What it learns goes into this node's
-NodeScheduler, which is written only when it changed; the profile and the heartbeat move it once a minute at most.
+Each pass reads the newest good commit, takes in the profile of a window that has closed, then asks `diff_node` for one
+action at a time until there is none, carrying each out and looking at the kernel again in between. What it learns goes
+into this node's NodeScheduler, which is written only when it changed; the profile and the heartbeat move it once a
+minute at most.
+
+No pass waits for a window (observe/background.py). Which intents count here is what a profile says, so a commit with
+other intents is followed once a window has looked for them; until then the node keeps to the commit before, and is
+looked after by it: what dies is buried, a probation ends. An agent that has just begun has none before: it does that
+much, and decides the rest with its first profile.
 """
 
 from __future__ import annotations
@@ -50,7 +56,7 @@ class NodeAgent:
         self,
         store: Store,
         deployment: Deployment,
-        watch: observe.Continuous,
+        watch: observe.Background,
         *,
         name: str,
         labels: Mapping[str, str],
@@ -65,17 +71,27 @@ class NodeAgent:
         self._refused: dict[str, str] = {}
         self._refused_at = ""
         self._node = self._remembered()
+        self._followed: SourceState | None = None
+        self.behind = True
+        """Whether the newest window did not look for the intents of the newest commit."""
         self._written: NodeScheduler | None = None
         self._said = ""
 
+    @property
+    def has_news(self) -> bool:
+        """Whether a window has closed that the next pass will take in."""
+        return self._watch.closed
+
     def step(self) -> NodeDecision:
         """One pass. Raises only what the whole agent must end for; trouble of one action becomes a condition."""
-        source = self._store.read()
+        newest = self._store.read()
+        self._look()
+        self._observe(newest.desired)
+        source = self._follow(newest)
         if source.desired is not None and source.desired.commit != self._refused_at:
             self._refused, self._refused_at = {}, source.desired.commit
-        self._look()
-        self._observe_if_due(source.desired)
         plans = plan_outcomes(self._store.statuses())
+        acted = False
         for _ in range(_MAX_ACTIONS):
             decision = self._decide(source, plans)
             if not decision.actions:
@@ -83,9 +99,18 @@ class NodeAgent:
             self._write(source, decision)
             for action in decision.actions:
                 self._act(action, source.desired)
-        self._write(source, decision)
-        self._report(decision)
+            acted = True
+        if self._followed is not None or acted or not self._status().conditions:  # else what the last agent said holds
+            self._write(source, decision)
+            self._report(decision)
         return decision
+
+    def _follow(self, newest: SourceState) -> SourceState:
+        """The state to converge to now: the newest, unless its intents were not looked for yet."""
+        self.behind = not self._watch.covers(_intents(newest.desired))
+        if not self.behind:
+            self._followed = newest
+        return newest if newest.desired is None else self._followed or newest
 
     def close(self) -> None:
         """Let go of the kernel."""
@@ -94,8 +119,12 @@ class NodeAgent:
 
     def _decide(self, source: SourceState, plans: Mapping[str, PlanOutcome]) -> NodeDecision:
         actual = self._look()
-        view = NodeView(source=source, node=self._node, actual=actual, plans=plans, refused=self._refused, at=now())
-        return diff_node(view)
+        node = self._node
+        if self._followed is None and node.status is not None:  # a profile from before this agent decides nothing
+            node = node.model_copy(update={"status": node.status.model_copy(update={"profile": None})})
+        return diff_node(
+            NodeView(source=source, node=node, actual=actual, plans=plans, refused=self._refused, at=now())
+        )
 
     def _look(self) -> Actual:
         actual = self._deployment.actual()
@@ -171,15 +200,12 @@ class NodeAgent:
         self._deployment.event("Warning", "Refused", f"{revision.name}: {reason}")
         self._reporter.failed(f"{revision.name}: {reason}")
 
-    def _observe_if_due(self, desired: Desired | None) -> None:
-        intents: Sequence[SchedulingIntent] = desired.intents if desired is not None else ()
-        if not self._watch.due(intents):
-            return
-        seen = self._watch.observe(self._name, intents)
-        for news in seen.news:
+    def _observe(self, desired: Desired | None) -> None:
+        seen = self._watch.poll(self._name, _intents(desired))
+        for news in seen.news if seen is not None else ():
             self._deployment.event(news.type, news.reason, news.message)
             (self._reporter.failed if news.type == "Warning" else self._reporter.done)(f"{news.reason}: {news.message}")
-        if seen.profile is None:
+        if seen is None or seen.profile is None:
             return
         status = self._status().model_copy(update={"profile": seen.profile})
         self._node = self._node.model_copy(update={"status": status})
@@ -235,6 +261,10 @@ class NodeAgent:
             return mine.model_copy(update={"spec": spec})
         meta = ObjectMeta(name=self._name, creation_timestamp=now(), generation=1)
         return NodeScheduler(metadata=meta, spec=spec, status=NodeStatus())
+
+
+def _intents(desired: Desired | None) -> Sequence[SchedulingIntent]:
+    return desired.intents if desired is not None else ()
 
 
 def load_changed(steadiness: observe.Steadiness, generation: int | None) -> Condition:

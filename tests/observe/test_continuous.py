@@ -131,6 +131,21 @@ def test_a_window_is_due_by_time_and_when_other_intents_count(tmp_path):
     assert watch.due([one])  # 60 s from the beginning of one to the beginning of the next
 
 
+def test_a_window_that_takes_long_is_followed_by_as_long_without_one(tmp_path):
+    clock = Clock()
+
+    def take(_seconds: float, **_how: object) -> WorkloadProfile:
+        clock.now += 50
+        return profile()
+
+    watch = continuous(tmp_path, take, clock)
+    watch.observe("n1", [])
+    clock.now += 49
+    assert not watch.due([])
+    clock.now += 1
+    assert watch.due([])
+
+
 def test_it_learns_then_tells_of_a_change_once(tmp_path):
     watch = continuous(tmp_path, script := Script(profile()))
     for seen in range(1, LEARNT):
