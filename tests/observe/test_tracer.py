@@ -70,7 +70,8 @@ def test_a_known_load_has_its_figures():
     assert waker.tasks == 1
     assert waker.wakeups == pytest.approx(300, rel=0.05)
     assert waker.voluntary_switches == pytest.approx(300, rel=0.05)
-    assert waker.wakeup_latency.count == pytest.approx(waker.wakeups, abs=2)
+    # One that is woken before it has left its CPU waits for nothing: on a busy host, one in a hundred.
+    assert waker.wakeup_latency.count == pytest.approx(waker.wakeups, rel=0.03)
     # A burst is the 1 ms of work and the wake-up path around it; a bucket there is 6 % wide.
     assert waker.burst.percentile(50) == pytest.approx(1_000_000, rel=0.2)
     assert waker.burst.total_ns == pytest.approx(waker.cpu_ns, rel=0.05)
