@@ -11,9 +11,11 @@ about a millisecond).
 
 Rows are added to bench/results/templates.json until each has --blocks of them, so that it can be run a few minutes at a
 time: what weighted-fair costs first, then each family on its own load, then all else. A family that was changed since
-is measured anew, last, and so is a row of a busy machine. The tables go to stderr, JSON to stdout.
+is measured anew, last, and so is a row of a busy machine. With --costs no rows are added: what each family costs to
+compile, to attach and to replace is measured anew. The tables go to stderr, JSON to stdout.
 
     python bench/templates.py --seconds 220
+    python bench/templates.py --costs --seconds 600
     python bench/templates.py --kernel oldest --cpus 4 --family latency-first --load mixed
 """
 
@@ -136,15 +138,25 @@ def measure(job: Job, store: Store, wanted: int, more: Callable[[], bool]) -> No
             row["punctual"] = guest.punctual
             charge = InCharge(guest, made.object)
             _add_blocks(Timed(guest, job.load, charge), blocks, wanted, more)
-            costs = store.document.setdefault("costs", {})
-            if costs.get(job.where, {}).get("digest") != digest:
-                costs[job.where] = {"digest": digest, **made.cost, **charge.replacement()}
+            if store.document.get("costs", {}).get(job.where, {}).get("digest") != digest:
+                _keep_costs(job, store, charge)
     except CandidateRejected as error:  # it does not even stay: that is the row's result
         row["left"] = error.message
     finally:  # what was measured before the guest broke is as good as ever
         row |= {"ratios": ratios(blocks), "measured": now().isoformat(), "elsewhere": machine.share()}
         if not blocks and not row["left"]:
             del store.rows[job.key]
+
+
+def measure_costs(job: Job, store: Store) -> None:
+    """What the family of the job costs, whatever its load. GuestError when the guest breaks."""
+    with boot(job.kernel.path, VmShape.parse(str(job.cpus))) as guest:
+        _keep_costs(job, store, InCharge(guest, filled.built(job.family).object))
+
+
+def _keep_costs(job: Job, store: Store, charge: InCharge) -> None:
+    cost = {**filled.built(job.family).cost, **charge.replacement()}
+    store.document.setdefault("costs", {})[job.where] = {"digest": filled.current(job.family), **cost}
 
 
 def _add_blocks(timed: Timed, blocks: Blocks, wanted: int, more: Callable[[], bool]) -> None:
@@ -178,6 +190,7 @@ def main() -> None:
     parser.add_argument("--cpus", action="append", type=int, help="CPUs of the guest; default: 2 and 4")
     parser.add_argument("--family", action="append", choices=filled.names(), help="default: all")
     parser.add_argument("--load", action="append", choices=list(LOADS), help="default: all")
+    parser.add_argument("--costs", action="store_true", help="measure what each family costs, and add no rows")
     parser.add_argument("--blocks", type=int, default=12, help="blocks of four runs a row")
     parser.add_argument("--seconds", type=float, default=220, help="stop after about as long, and go on next time")
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="default: bench/results")
@@ -192,17 +205,25 @@ def main() -> None:
         for family in arguments.family or filled.names()
         for load in arguments.load or LOADS
     ]
-    for job in planned(jobs, store.rows, arguments.blocks):
+
+    def take(job: Job) -> None:
+        if arguments.costs:
+            measure_costs(job, store)
+        else:
+            measure(job, store, arguments.blocks, lambda: time.monotonic() < end)
+
+    once_a_place = {job.where: job for job in jobs}.values()
+    for job in once_a_place if arguments.costs else planned(jobs, store.rows, arguments.blocks):
         if time.monotonic() > end - 5:  # booting and sizing a load takes a few seconds
             break
-        print(f"measuring {job.key}", file=sys.stderr)
+        print(f"measuring {job.where if arguments.costs else job.key}", file=sys.stderr)
         try:
             try:
-                measure(job, store, arguments.blocks, lambda: time.monotonic() < end)
+                take(job)
             except EmulatorFault:  # nobody's fault: once more
-                measure(job, store, arguments.blocks, lambda: time.monotonic() < end)
-        except GuestError as error:
-            print(f"{job.key}: the guest broke: {error}", file=sys.stderr)
+                take(job)
+        except (GuestError, CandidateRejected) as error:
+            print(f"{job.key}: {error}", file=sys.stderr)
         store.conditions(job.kernel)
         store.keep()
     print("\n".join(lines(store.document)), file=sys.stderr)
