@@ -2,8 +2,9 @@
 """`make test`: every test once, in two parts, and one closing line for both.
 
 Guests, probes and loads are measured against the machine as it is: an emulated kernel starves beside a busy neighbour.
-Their tests run one at a time with the machine to themselves, after all others, which run a worker a CPU. The exit code
-is 0 only if both parts pass and no test is in neither: pytest says in the second part how many it left to the first.
+Their tests run one at a time with the machine to themselves, after all others, of which many wait for leases, commands
+and each other: those have a worker more than there are CPUs. The exit code is 0 only if both parts pass and no test is
+in neither: pytest says in the second part how many it left to the first.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from pathlib import Path
 
 ALONE = "kernel or bcc or alone"
 """The marks (see pyproject.toml) of what runs with the machine to itself."""
+
+WORKERS = min((os.cpu_count() or 1) + 1, 8)
 
 _RAN = ("passed", "failed", "error", "skipped", "xfailed", "xpassed")
 _COUNT = re.compile(r"(\d+) ([a-z]+)")
@@ -82,7 +85,7 @@ def main() -> int:
     began = time.monotonic()
     compileall.compile_dir(Path(__file__).parents[1] / "controller", quiet=2)  # tests start it hundreds of times
     print("► tests side by side", flush=True)
-    first = run(("-m", f"not ({ALONE})", "-n", "auto", "--maxprocesses", "8", "--dist", "loadfile"))
+    first = run(("-m", f"not ({ALONE})", "-n", str(WORKERS), "--dist", "loadfile"))
     if first.code not in (0, 1):
         return first.code
     print(f"► tests that need the machine to themselves ({ALONE})", flush=True)
