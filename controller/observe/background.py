@@ -48,6 +48,10 @@ class Background:
         """Whether the newest window that was taken in looked for just these intents."""
         return self._covered == self._watch.digest(intents)
 
+    def seeks(self, intents: Sequence[SchedulingIntent]) -> bool:
+        """Whether a window is open that looks for just these intents."""
+        return self._open is not None and self._open.wanted == self._watch.digest(intents)
+
     @property
     def closed(self) -> bool:
         """Whether a window has closed that `poll` will tell of."""

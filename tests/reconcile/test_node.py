@@ -187,6 +187,24 @@ def test_other_intents_count_once_a_window_has_looked_for_them(begin):
     assert kernel.did == []
 
 
+def test_a_commit_is_followed_though_the_next_one_comes_before_its_window_has_closed(begin):
+    """The attached revision serves nobody of the second commit, so that it goes, and not before its window."""
+    kernel, repository = Kernel(PROMOTED), Repository(source(POLICY, CHECKOUT, WANTED))
+    started = begin(repository, kernel)
+    started.agent.step()
+    started.close_window()
+    started.agent.step()
+    repository.state = source(POLICY, WANTED)
+    started.agent.step()
+    repository.state = source(POLICY, intent("third"), WANTED)
+    started.agent.step()
+    assert kernel.did == []
+    started.close_window()
+    started.agent.step()
+    assert started.agent.behind
+    assert kernel.did == ["detach: no intent matches here"]
+
+
 def test_a_policy_is_followed_while_a_window_is_open(begin):
     kernel, repository = Kernel(PROMOTED), Repository(source(POLICY, CHECKOUT, WANTED))
     started = begin(repository, kernel)
