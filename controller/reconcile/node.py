@@ -73,6 +73,7 @@ class NodeAgent:
         self._node = self._remembered()
         self._followed: SourceState | None = None
         self._sought: SourceState | None = None
+        """The newest whose intents were looked for, or are by the window that is open."""
         self.behind = True
         """Whether the newest window did not look for the intents of the newest commit."""
         self._written: NodeScheduler | None = None
@@ -108,11 +109,11 @@ class NodeAgent:
 
     def _follow(self, newest: SourceState) -> SourceState:
         """The state to converge to now: the newest whose intents were looked for, however fast commits come."""
-        for state in (newest, self._sought):
-            if state is not None and self._watch.covers(_intents(state.desired)):
-                self._followed = state
-                break
         self.behind = not self._watch.covers(_intents(newest.desired))
+        if not self.behind:
+            self._followed = self._sought = newest
+        elif self._sought is not None and self._watch.covers(_intents(self._sought.desired)):
+            self._followed = self._sought
         if self._watch.seeks(_intents(newest.desired)):
             self._sought = newest
         return newest if newest.desired is None else self._followed or newest

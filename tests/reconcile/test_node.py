@@ -14,6 +14,7 @@ from controller.api import NodeScheduler, NodeStatus, Silent, SourceState
 from controller.deploy import Actual
 from controller.deploy.actual import Death
 from controller.observe import Background, Continuous
+from controller.reconcile.diff import NodeDecision
 from controller.reconcile.node import NodeAgent
 from tests.builders import actual, attachment, intent, node, policy, revision, source
 
@@ -100,6 +101,13 @@ class Node:
         self._windows._open.join(60)
         assert self.agent.has_news
 
+    def observe(self) -> None:
+        """Take in what the first window has seen."""
+        self.agent.step()
+        self.close_window()
+        self.agent.step()
+        assert not self.agent.behind
+
     def end(self) -> None:
         self._let_go.release(9)
         self.agent.close()
@@ -118,8 +126,8 @@ def begin(tmp_path: Path) -> Iterator[Any]:
         each.end()
 
 
-def said(status: NodeStatus, kind: str = "Ready") -> str:
-    return next(c.reason for c in status.conditions if c.type == kind)
+def said(of: NodeStatus | NodeDecision) -> str:
+    return next(c.reason for c in of.conditions if c.type == "Ready")
 
 
 def test_a_scheduler_that_dies_while_the_first_window_is_open_is_buried_at_once(begin):
@@ -147,7 +155,7 @@ def test_a_profile_from_before_the_agent_attaches_and_detaches_nothing(begin):
     decision = started.agent.step()
     assert kernel.did == []
     assert started.agent.behind
-    assert next(c.reason for c in decision.conditions if c.type == "Ready") == "Observing"
+    assert said(decision) == "Observing"
     started.close_window()
     started.agent.step()
     assert kernel.did == []
@@ -172,14 +180,11 @@ def test_what_the_last_agent_said_holds_until_there_is_more_to_say(begin):
 def test_other_intents_count_once_a_window_has_looked_for_them(begin):
     kernel, repository = Kernel(PROMOTED), Repository(source(POLICY, CHECKOUT, WANTED))
     started = begin(repository, kernel)
-    started.agent.step()
-    started.close_window()
-    started.agent.step()
-    assert not started.agent.behind
+    started.observe()
     repository.state = source(POLICY, intent("renamed"), WANTED)
     for _ in range(2):
         decision = started.agent.step()
-        assert next(c.reason for c in decision.conditions if c.type == "Ready") == "Promoted"
+        assert said(decision) == "Promoted"
         assert started.agent.behind
     started.close_window()
     started.agent.step()
@@ -191,9 +196,7 @@ def test_a_commit_is_followed_though_the_next_one_comes_before_its_window_has_cl
     """The attached revision serves nobody of the second commit, so that it goes, and not before its window."""
     kernel, repository = Kernel(PROMOTED), Repository(source(POLICY, CHECKOUT, WANTED))
     started = begin(repository, kernel)
-    started.agent.step()
-    started.close_window()
-    started.agent.step()
+    started.observe()
     repository.state = source(POLICY, WANTED)
     started.agent.step()
     repository.state = source(POLICY, intent("third"), WANTED)
@@ -208,12 +211,22 @@ def test_a_commit_is_followed_though_the_next_one_comes_before_its_window_has_cl
 def test_a_policy_is_followed_while_a_window_is_open(begin):
     kernel, repository = Kernel(PROMOTED), Repository(source(POLICY, CHECKOUT, WANTED))
     started = begin(repository, kernel)
-    started.agent.step()
-    started.close_window()
-    started.agent.step()
+    started.observe()
     started._windows._watch._every_s = 0.0
     started.agent.step()
     repository.state = source(CHECKOUT, WANTED)
     started.agent.step()
     assert not started.agent.has_news
     assert kernel.did == ["detach: no policy selects this node"]
+
+
+def test_a_policy_that_was_followed_stays_in_force_when_the_next_commit_has_other_intents(begin):
+    kernel, repository = Kernel(PROMOTED), Repository(source(POLICY, CHECKOUT, WANTED))
+    started = begin(repository, kernel)
+    started.observe()
+    suspended = policy(suspend=True)
+    repository.state = source(suspended, CHECKOUT, WANTED)
+    assert said(started.agent.step()) == "Suspended"
+    repository.state = source(suspended, intent("renamed"), WANTED)
+    assert said(started.agent.step()) == "Suspended"
+    assert started.agent.behind
