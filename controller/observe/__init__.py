@@ -15,13 +15,13 @@ facts       topology, kernel, pressure
 """
 
 from controller.observe.background import Background
-from controller.observe.continuous import Continuous, Seen, Steadiness
+from controller.observe.continuous import Continuous, Steadiness
 from controller.observe.misses import Explanation, explain, user_name
 from controller.observe.selectors import IntentTasks, Task, cgroup_ids, match
 from controller.observe.tracer import Capacity, Probes
 from controller.observe.window import profile
 
 __all__ = [
-    "Background", "Capacity", "Continuous", "Explanation", "IntentTasks", "Probes", "Seen", "Steadiness", "Task",
-    "cgroup_ids", "explain", "match", "profile", "user_name",
+    "Background", "Capacity", "Continuous", "Explanation", "IntentTasks", "Probes", "Steadiness", "Task", "cgroup_ids",
+    "explain", "match", "profile", "user_name",
 ]  # fmt: skip
