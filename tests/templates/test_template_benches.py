@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,9 @@ def test_loads_run_under_a_family_and_one_that_was_thrown_out_is_noticed():
                 assert set(found) == set(LOADS[name].metrics)
                 assert all(value > 0 for value in found.values())
         charge.switch(True)
-        guest.write_file("/proc/sysrq-trigger", "S")  # sends every scheduler away
+        guest.write_file("/proc/sysrq-trigger", "S")  # sends every scheduler away, by a kernel thread of its own
+        end = time.monotonic() + 10
+        while guest.status().state != "disabled" and time.monotonic() < end:
+            time.sleep(0.05)
         with pytest.raises(CandidateRejected, match="threw it out"):
             charge.check()
