@@ -56,6 +56,11 @@ class _Draft:
         if declared is not None:
             fitted = fit(declared, value)
             if fitted != declared.default:
+                low, high = ranges.bounds(declared, f"parameter {name}")
+                if high is not None and value > high:
+                    why += "; the template allows at most that"
+                elif low is not None and value < low:
+                    why += "; the template allows no less"
                 self.parameters[name] = fitted
                 self.reasons.append(f"{name} = {fitted}: {why}")
 

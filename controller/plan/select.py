@@ -82,7 +82,10 @@ def propose(
         by = transport
     else:
         try:
-            by = _settings(policy)
+            by = _settings(
+                f"policy {policy.name} asks for planner {mode}",
+                f"set {messages.KEY} where the planner runs, or spec.planner.mode to auto or rules",
+            )
         except InputError as error:
             return offline(str(error) if mode == "claude" else error.message)
         if policy.spec.planner.budget.usd_per_day == 0:
@@ -103,10 +106,10 @@ def propose(
 
 
 def insist(policy: SchedulerPolicy) -> None:
-    """InputError where the planner that the policy asks for cannot be had on this machine."""
+    """InputError where the planner that the user asks for, by the mode in `policy`, cannot be had on this machine."""
     mode = policy.spec.planner.mode
     if mode == "claude":
-        _settings(policy)
+        _settings(f"planner {mode} is asked for", f"set {messages.KEY} here, or ask for planner auto or rules")
     elif mode == "search":
         search.ready()
 
@@ -128,13 +131,11 @@ def _drafted(policy: SchedulerPolicy, desk: Desk | None) -> str:
     return desk.note() if desk is not None else NO_DESK
 
 
-def _settings(policy: SchedulerPolicy) -> messages.Settings:
+def _settings(who: str, remedy: str) -> messages.Settings:
+    """InputError, of `who` asks and the `remedy`, where there is no key."""
     settings = tape.settings(messages.Settings.from_environment)
     if settings is None:
-        raise InputError(
-            f"policy {policy.name} asks for planner {policy.spec.planner.mode}, and {messages.KEY} is not set",
-            remedy=f"set {messages.KEY} where the planner runs, or spec.planner.mode to auto or rules",
-        )
+        raise InputError(f"{who}, and {messages.KEY} is not set", remedy=remedy)
     return settings
 
 

@@ -127,6 +127,7 @@ def test_the_latency_slice_comes_from_the_measured_bursts() -> None:
     seen = case.profile(case.workload("shop/checkout", "intent", burst=burst))
     made = propose(intent("checkout", "wakeupLatency"), profile=seen)
     assert made.parameters["latency_slice"] == "600us"
+    assert not any("allows" in reason for reason in made.reasons)
 
 
 def test_a_measurement_far_out_is_bent_into_the_declared_range() -> None:
@@ -135,6 +136,9 @@ def test_a_measurement_far_out_is_bent_into_the_declared_range() -> None:
     made = propose(intent("checkout", "wakeupLatency", target="1h"), profile=seen)
     assert made.parameters == {"slice": "20ms", "latency_slice": "10ms", "latency_share": "50%"}
     assert made.classes[0].parameters == {"deadline": "1s"}
+    slices = [reason for reason in made.reasons if "slice = " in reason]
+    assert len(slices) == 2
+    assert all(reason.endswith("; the template allows at most that") for reason in slices)
     assert render(made, TEMPLATES[made.template])
 
 

@@ -87,7 +87,8 @@ def test_claude_without_a_key_is_rules_too_unless_somebody_insists() -> None:
     assert proposal.model_copy(update={"planner": by_rules().planner}) == by_rules()
     with pytest.raises(InputError, match=f"{messages.KEY} is not set") as told:
         select.insist(builders.policy(planner={"mode": "claude"}))
-    assert "planner.mode" in told.value.remedy
+    assert told.value.message.startswith("planner claude is asked for")
+    assert "planner auto or rules" in told.value.remedy
 
 
 def test_search_without_its_package_is_rules_unless_somebody_insists(monkeypatch: pytest.MonkeyPatch) -> None:
