@@ -42,6 +42,9 @@ from controller.render.holes import hole_names
 from controller.render.parameters import number
 
 MAX_WORKLOADS = 12
+IDLE = 0.005
+"""Of the node's CPU time: a workload that uses less, and that no intent speaks of, is not told. There are dozens on
+each node (kernel threads, timers), each some 250 bytes that are paid for with each call of each role."""
 MAX_TEMPLATES = 24
 _LARGEST = 10**18
 OWN_UNIT = "the workload's own"
@@ -296,7 +299,7 @@ def _node(profile: WorkloadProfile) -> Node:
 
 
 def _workload_handles(profile: WorkloadProfile, handles: Mapping[str, str]) -> list[tuple[str, WorkloadStats]]:
-    """Intents under their own handles, `others` as itself, and the busiest of the rest as w1, w2, …"""
+    """Intents under their own handles, `others` as itself, and the busiest of the rest, if not idle, as w1, w2, …"""
     found: list[tuple[str, WorkloadStats]] = []
     seen = 0
     for workload in profile.workloads:
@@ -304,7 +307,7 @@ def _workload_handles(profile: WorkloadProfile, handles: Mapping[str, str]) -> l
             found.append(("others", workload))
         elif workload.keyed_by == "intent" and workload.name in handles:
             found.append((handles[workload.name], workload))
-        elif seen < MAX_WORKLOADS:
+        elif seen < MAX_WORKLOADS and workload.cpu_share >= IDLE:
             seen += 1
             found.append((f"w{seen}", workload))
     return found

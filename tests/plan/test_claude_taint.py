@@ -122,6 +122,16 @@ def test_numbers_carry_four_digits_and_no_more() -> None:
     assert second.cpu_share == 0.1235
 
 
+def test_idle_workloads_that_no_intent_speaks_of_are_not_told() -> None:
+    idle, busy = {"cpu_share": 0.0049}, {"cpu_share": 0.005}
+    named = case.workload("shop/checkout", "intent", **idle)
+    unnamed = [case.workload("kworker", "comm", **idle), case.workload("hog", "comm", **busy)]
+    profile = case.profile(named, *unnamed, case.workload("others", "others", **idle))
+    prompt = build(profile, case.INTENTS, case.TEMPLATES, case.base(), expressions=True)
+    assert [w.workload for w in prompt.workloads] == ["i1", "w1", "others"]
+    assert prompt.names["w1"] == "hog"
+
+
 def test_a_template_that_is_broken_or_needs_a_newer_kernel_is_not_offered() -> None:
     ours = case.TEMPLATES[0]
     bad = ours.spec.parameters[0].model_copy(update={"default": f"{CANARY} ms"})
@@ -232,7 +242,7 @@ def _pieces(requests: list[dict[str, Any]], count: int) -> set[str]:
 
 def test_no_piece_of_a_request_stops_a_plan_as_a_name(tmp_path: Path) -> None:
     """Of every byte that is sent, a process may have as its name what stands there."""
-    figures = case.workload("x", "comm", cpu_share=1.234e-05, wakeups=987_654_321)
+    figures = case.workload("shop/checkout", "intent", cpu_share=1.234e-05, wakeups=987_654_321)
     base = case.base().model_copy(update={"parameters": {"slice": "1037us"}})
     wrong = case.strategy(template="t99", aims=[])
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from controller.plan.claude.asking import Campaign, Question, array, obj, one_of
 from controller.plan.claude.refusals import Refusal, Refused
-from controller.plan.prompt import Prompt
+from controller.plan.prompt import IDLE, Prompt
 from controller.plan.values import KINDS, Finding, Findings, Kind, Observed, Wish, Workload
 
 INSTRUCTIONS = (
@@ -65,7 +65,7 @@ def ask(campaign: Campaign, prompt: Prompt, by_rule: Findings) -> Findings:
 
 def _of_workload(workload: Workload, wishes: dict[str, Wish]) -> Iterator[Kind]:
     wish, wait, burst = wishes.get(workload.workload), workload.wakeup_latency_ns, workload.burst_ns
-    if workload.cpu_share < 0.005:
+    if workload.cpu_share < IDLE:
         yield "idle"
     if wish is None and workload.cpu_share >= 0.3:
         yield "dominates"
