@@ -4,9 +4,9 @@
 Each is filled for two classes by name, as the verifier's tests fill it, and goes through the stages schema to liveness
 as `schedctl verify` would take it. A row says how that ended: verdict, the stage and rules that failed, the warnings,
 the scenarios that ran. What is there for the same template, headers, kernel and topology is not run again; a verdict
-`error` is no verdict, and is tried again the next time; so is, after all others, one by scenarios that were changed
-since, and last one of a busy machine. No row is begun that would not end within --seconds, going by what the last one
-of its topology took. The table goes to stderr, JSON to stdout and to bench/results/families.json.
+`error` is no verdict, and is tried again the next time; so is, after all others, one by scenarios or loads of the guest
+that were changed since, and last one of a busy machine. No row is begun that would not end within --seconds, going by
+what the last one of its topology took. The table goes to stderr, JSON to stdout and to bench/results/families.json.
 
     python bench/families.py --seconds 230
     python bench/families.py --topology 2x2x2 --family latency-first --kernel oldest
@@ -15,6 +15,8 @@ of its topology took. The table goes to stderr, JSON to stdout and to bench/resu
 from __future__ import annotations
 
 import argparse
+import functools
+import hashlib
 import json
 import sys
 import time
@@ -31,6 +33,7 @@ from controller.api import STAGES, Passport, Verdict, now
 from controller.kernel import images
 from controller.kernel.images import KernelImage
 from controller.kernel.vmshape import VmShape
+from controller.paths import data_dir
 from controller.render import render
 from controller.verify import Candidate, examine, scenarios
 from tests.verify.candidates import proposal_for
@@ -61,9 +64,16 @@ def digest(family: str) -> str:
     return filled.digest(render(proposal_for(template), template).text)
 
 
+@functools.cache
+def verifier() -> str:
+    """Digest of what a verdict is by: the scenarios, and the program that makes their loads in the guest."""
+    loads = (data_dir("bpf") / "guest" / "schedload.c").read_bytes()
+    return hashlib.sha256(scenarios.digest().encode() + loads).hexdigest()
+
+
 def by_these(row: Mapping[str, Any]) -> bool:
-    """Is the verdict by the scenarios as they are now?"""
-    return row.get("verifier") == scenarios.digest()
+    """Is the verdict by the scenarios and loads as they are now?"""
+    return row.get("verifier") == verifier()
 
 
 def planned(jobs: Sequence[Job], rows: dict[str, Any]) -> list[Job]:
@@ -111,7 +121,7 @@ def measure(job: Job) -> dict[str, Any]:
     passport = examine(candidate, kernels=[job.kernel], shapes=[shape], stages=TO_LIVENESS).passport
     return {
         "digest": digest(job.family),
-        "verifier": scenarios.digest(),
+        "verifier": verifier(),
         **row_of(passport),
         "seconds": round(time.monotonic() - begun, 1),
         "measured": now().isoformat(),

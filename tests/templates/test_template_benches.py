@@ -23,7 +23,7 @@ from controller.kernel.images import KernelImage
 from controller.kernel.initramfs import build_load_generator
 from controller.kernel.microvm import VmShape, boot
 from controller.render import builtin_templates
-from controller.verify import Candidate, examine, scenarios
+from controller.verify import Candidate, examine
 from tests.conftest import missing
 from tests.kernel.conftest import kernel_image
 from tests.verify.candidates import proposal_for
@@ -92,7 +92,7 @@ def test_results_are_added_to_what_is_there(tmp_path: Path):
 
 def test_a_verdict_is_kept_for_what_was_verified_and_an_error_is_none():
     jobs = [families.Job("locality", IMAGE, shape) for shape in ("1", "2", "4", "8")]
-    now = {"digest": families.digest("locality"), "verifier": scenarios.digest()}
+    now = {"digest": families.digest("locality"), "verifier": families.verifier()}
     row = {"verdict": "pass", **now, "seconds": 10.0}
     rows = {
         jobs[0].key: row,

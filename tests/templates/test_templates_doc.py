@@ -12,7 +12,6 @@ import pytest
 from bench import families, realtime
 from bench.kit import filled
 from bench.kit.loads import LOADS
-from controller.verify import scenarios
 from scripts import templates_doc
 from scripts.doc_pages import MEASURED, NOT_MEASURED
 
@@ -129,7 +128,7 @@ def test_the_verifiers_verdicts_are_counted_and_what_failed_is_named(tmp_path: P
     good = {
         "digest": families.digest("locality"), "verdict": "pass", "stage": "", "rules": [], "summary": "",
         "warnings": [], "scenarios": ["soak", "hotplug"], "seconds": 50.0, "measured": "2026-01-02T03:04:05Z",
-        "verifier": scenarios.digest(),
+        "verifier": families.verifier(),
     }  # fmt: skip
     bad = {**good, "digest": "other", "verifier": "other", "verdict": "rejected", "stage": "liveness",
            "rules": ["liveness/soak"], "summary": "a | b", "warnings": ["liveness/stall: once"]}  # fmt: skip
