@@ -31,6 +31,7 @@ from controller.api.intent import (
     Objective,
     SchedulingIntent,
     WorkloadSelector,
+    sought_digest,
 )
 from controller.api.lesson import Lesson, PlanCost, lesson_of
 from controller.api.node import (
@@ -97,4 +98,5 @@ __all__ = [
     "TaskClass", "TemplateDraft", "TemplateSource", "TemplateSpec", "Topology", "Verdict", "WakeEdge",
     "WorkloadProfile", "WorkloadSelector", "WorkloadStats", "fingerprint_of", "format_duration", "format_percent",
     "lesson_of", "now", "parse_duration", "parse_percent", "set_condition", "sha256",
+    "sought_digest",
 ]  # fmt: skip

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Annotated, Literal
 
@@ -16,6 +18,7 @@ from controller.api.base import (
     Status,
     parse_duration,
     parse_percent,
+    sha256,
 )
 
 CommGlob = Annotated[str, Field(min_length=1, max_length=15, pattern=r"^[\x21-\x7e][\x20-\x7e]*$")]
@@ -181,3 +184,9 @@ class SchedulingIntent(Resource):
     def qualified_name(self) -> str:
         """NAMESPACE/NAME, as profiles and proposals name an intent."""
         return f"{self.namespace or 'default'}/{self.name}"
+
+
+def sought_digest(intents: Iterable[SchedulingIntent]) -> str:
+    """`sha256:…` of what is looked for on a node: the intents' names and selectors, in order of precedence."""
+    said = [[intent.qualified_name, intent.spec.workload.wire()] for intent in intents]
+    return sha256(json.dumps(said, sort_keys=True, separators=(",", ":")).encode())

@@ -189,6 +189,9 @@ class WorkloadProfile(ApiModel):
     pressure: Pressure = Field(default_factory=Pressure)
     workloads: tuple[WorkloadStats, ...] = Field(default=(), max_length=512, description="Busiest first.")
     matches: tuple[IntentMatch, ...] = Field(default=(), max_length=512)
+    sought: Digest | None = Field(
+        default=None, description="Digest of the intents' names and selectors that were looked for; absent: not known."
+    )
     cpus: tuple[CpuStats, ...] = Field(default=(), max_length=1024, description="By number.")
     wake_edges: tuple[WakeEdge, ...] = Field(default=(), max_length=256, description="Most wakeups first.")
     dropped: Count = Field(default=0, description="Events that found a map full: counted, not attributed.")

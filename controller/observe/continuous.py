@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from controller.api.fingerprint import fingerprint_of
-from controller.api.intent import SchedulingIntent
+from controller.api.intent import SchedulingIntent, sought_digest
 from controller.api.profile import WorkloadProfile
 from controller.errors import SchedctlError
 from controller.observe import compare, shifts, window
@@ -221,4 +221,4 @@ class Continuous:
     @staticmethod
     def digest(intents: Sequence[SchedulingIntent]) -> str:
         """Of what a window looks for."""
-        return "".join(sorted(intent.content_digest() for intent in intents))
+        return sought_digest(intents)

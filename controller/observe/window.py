@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 
 from controller.api.base import now
-from controller.api.intent import SchedulingIntent
+from controller.api.intent import SchedulingIntent, sought_digest
 from controller.api.profile import IntentMatch, WorkloadProfile
 from controller.api.report import Reporter, Silent
 from controller.errors import InputError
@@ -62,6 +62,7 @@ def profile(
             workloadcgroups.describe(grouped, seen.opened.cgroups, seen.closed.cgroups), seen.window_ns, topology.cpus
         ),
         matches=_matches(intents),
+        sought=sought_digest(intents),
         cpus=meters.cpus(seen.opened, seen.closed, seen.depth),
         wake_edges=grouped.edges,
         dropped=seen.dropped,

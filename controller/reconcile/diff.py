@@ -26,6 +26,7 @@ from controller.api import (
     SchedulingIntent,
     SourceState,
     sha256,
+    sought_digest,
 )
 from controller.deploy import Actual
 from controller.deploy.actual import Death
@@ -319,19 +320,24 @@ def diff_planner(
     `template_inputs` maps a plan key to its `inputs` digest (made by the caller, who knows the templates). A failure
     with the same inputs is not retried (DESIGN rule 7), except `Rejected`, up to `budget.attempts` times, for the next
     attempt knows the lessons of those before and proposes something else; and `Error`, which says nothing about the
-    candidate and is none of those attempts: that one waits 1, 2, 4, … minutes, at most an hour. `Planned` without its
-    revision means that somebody deleted that, which asks for a new one. So does a revision that is in `drifted`: its
-    name is among the inputs then, so that a failure of that plan is remembered too.
+    candidate and is none of those attempts: that one waits 1, 2, 4, … minutes, at most an hour. Nothing is planned for
+    a node whose profile is of other intents than are committed: which of them count there is not known yet, and a plan
+    without one of them would be made in vain. `Planned` without its revision means that somebody deleted that, which
+    asks for a new one. So does a revision that is in `drifted`: its name is among the inputs then, so that a failure of
+    that plan is remembered too.
     """
     if source.desired is None or source.problems:
         return ()
     tasks: dict[str, PlanTask] = {}
+    committed = sought_digest(source.desired.intents)
     for node in sorted(nodes, key=lambda n: n.name):
         policy = keys.governing(source.desired.policies, node.spec.labels)
         target = keys.target_of(node)
         intents = keys.counted_intents(source.desired, node)
         usable = isinstance(policy, SchedulerPolicy) and not policy.spec.suspend
         if not usable or target is None or not intents or node.status is None or node.status.profile is None:
+            continue
+        if node.status.profile.sought not in (None, committed):
             continue
         assert isinstance(policy, SchedulerPolicy)
         key = keys.plan_key(policy, intents, target)

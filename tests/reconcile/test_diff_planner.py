@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from controller.api import PlanOutcome
+from controller.api import PlanOutcome, sought_digest
 from controller.reconcile import keys
 from controller.reconcile.diff import diff_planner
 from tests.builders import T0, TARGET, attachment, digest, intent, later, node, policy, revision, source
@@ -100,6 +100,31 @@ def test_a_bad_commit_is_not_planned_for():
 
 def test_a_node_that_was_never_observed_waits():
     assert plan([node(profiled=False)]) == ()
+
+
+def looked_for(*intents, name="n1"):
+    """A node whose last window looked for just these, and found a task of shop/checkout."""
+    seen = node(name)
+    profile = seen.status.profile.model_copy(update={"sought": sought_digest(intents)})
+    return seen.model_copy(update={"status": seen.status.model_copy(update={"profile": profile})})
+
+
+def test_a_node_that_has_not_looked_for_the_committed_intents_yet_waits():
+    assert len(plan([looked_for(INTENT)])) == 1
+    assert plan([looked_for()]) == ()
+    more = intent("reports")
+    assert plan([looked_for(INTENT)], POLICY, INTENT, more) == ()
+    assert len(plan([looked_for(INTENT, more)], POLICY, INTENT, more)) == 1
+    (task,) = plan([looked_for(INTENT), looked_for(INTENT, more, name="n2")], POLICY, INTENT, more)
+    assert task.node.name == "n2"
+
+
+def test_another_wish_of_the_same_tasks_needs_no_other_look():
+    wanting = INTENT.model_copy(update={"spec": INTENT.spec.model_copy(update={"weight": 700})})
+    assert sought_digest((wanting,)) == sought_digest((INTENT,))
+    of_others = INTENT.spec.workload.model_copy(update={"comm": ("other",)})
+    selecting = INTENT.model_copy(update={"spec": INTENT.spec.model_copy(update={"workload": of_others})})
+    assert sought_digest((selecting,)) != sought_digest((INTENT,))
 
 
 def test_the_key_moves_with_what_is_wanted_and_only_with_that():
