@@ -3,12 +3,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 from argparse import Namespace
 
-from controller import apikey
 from controller.cli.command import Parser, Verb
 from controller.cli.context import Context
 from controller.cli.wait import seconds
@@ -33,19 +31,13 @@ def _run_arguments(parser: Parser) -> None:
 def _run(args: Namespace, context: Context) -> int:
     if args.role not in _ROLES:
         raise InputError(f'invalid argument "{args.role}" for "--role" flag: must be one of {", ".join(_ROLES)}')
-    if args.role == "node":
-        apikey.forget()  # a node plans nothing
-    if args.role != "planner":
-        _go_before_the_load()
     times = {flag: _positive(getattr(args, flag), f"--{flag.replace('_', '-')}") for flag in _TIMES}
     labels = dict(_label(pair) for pair in args.label)
     from controller.paths import state_dir
-
-    store = context.store(args, state=state_dir())
     from controller.reconcile import agent
 
     return agent.run(
-        store,
+        lambda: context.store(args, state=state_dir()),
         role=args.role,
         node_name=args.node_name or node_name(),
         labels={"kubernetes.io/hostname": args.node_name or node_name(), **labels},
@@ -56,12 +48,6 @@ def _run(args: Namespace, context: Context) -> int:
         force_procfs=args.procfs,
         reporter=context.log,
     )
-
-
-def _go_before_the_load() -> None:
-    """The guard of a node must get the CPU when the node is busiest; without the right to it, it goes on as it is."""
-    with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, 0, -15)
 
 
 _TIMES = ("interval", "observe", "observe_every")

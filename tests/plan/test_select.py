@@ -252,22 +252,22 @@ def test_the_agent_holds_the_key_before_it_starts_anything_and_a_node_forgets_it
 ) -> None:
     import os
 
-    from controller.cli import agent
-    from controller.reconcile import agent as loop
+    from controller.reconcile import agent
     from tests.cli.harness import run
 
     seen: list[tuple[bool, bool]] = []
     monkeypatch.setattr(agent, "_go_before_the_load", lambda: None)
+    monkeypatch.setenv("SCHEDCTL_STATE", str(tmp_path / "state"))
 
     def looked(*arguments: Any, **named: Any) -> int:
         seen.append((messages.KEY in os.environ, messages.Settings.from_environment() is None))
         return 0
 
-    monkeypatch.setattr(loop, "run", looked)
+    monkeypatch.setattr(agent, "_loop", looked)
     subprocess.run(["git", "init", "--quiet", str(tmp_path / "repo")], check=True)
-    for role in ("planner", "all", "node"):
+    for role in (("planner",), ("all", "--once"), ("node",)):
         apikey.forget()
         monkeypatch.setenv(messages.KEY, case.KEY)
-        assert run("agent", "run", "--role", role, repo=tmp_path / "repo").code == 0
+        assert run("agent", "run", "--role", *role, repo=tmp_path / "repo").code == 0
     assert seen == [(False, False), (False, False), (False, True)]
     apikey.forget()
