@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from controller.api import sought_digest
 from controller.errors import InputError
 from controller.observe import facts, procfs, profile, tracer
 from tests.observe.loads import HOG, WAKER, cpu_ns, running
@@ -17,9 +18,10 @@ from tests.observe.test_grouping import intent
 
 @pytest.mark.alone
 def test_a_hog_and_a_waker_are_named_with_the_kernels_own_figures():
+    wanted = intent("hogs", comm=["procfs-hog"])
     with running(b"procfs-hog", HOG) as hog, running(b"procfs-waker", WAKER):
         start, before = time.monotonic_ns(), cpu_ns(hog.pid)
-        seen = profile(1.0, node="here", intents=[intent("hogs", comm=["procfs-hog"])], force_procfs=True)
+        seen = profile(1.0, node="here", intents=[wanted], force_procfs=True)
         used, outside = cpu_ns(hog.pid) - before, time.monotonic_ns() - start - seen.window_ns
     assert (seen.observer, seen.node) == ("procfs", "here")
     assert "asked for" in seen.degraded
@@ -34,6 +36,7 @@ def test_a_hog_and_a_waker_are_named_with_the_kernels_own_figures():
     assert seen.workload("procfs-waker").voluntary_switches == pytest.approx(100, abs=15)
     assert sum(w.cpu_share for w in seen.workloads) <= 1 + 1e-9
     assert [(m.intent, m.tasks) for m in seen.matches] == [("shop/hogs", 1)]
+    assert seen.sought == sought_digest([wanted])
     assert seen == type(seen).model_validate_json(seen.model_dump_json(by_alias=True))
 
 
