@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-from controller.api.intent import SchedulingIntent
+from controller.api.intent import SchedulingIntent, sought_digest
 from controller.observe.continuous import Continuous, Seen, Steadiness
 
 _LET_GO_S = 1.0
@@ -46,11 +46,11 @@ class Background:
 
     def covers(self, intents: Sequence[SchedulingIntent]) -> bool:
         """Whether the newest window that was taken in looked for just these intents."""
-        return self._covered == self._watch.digest(intents)
+        return self._covered == sought_digest(intents)
 
     def seeks(self, intents: Sequence[SchedulingIntent]) -> bool:
         """Whether a window is open that looks for just these intents."""
-        return self._open is not None and self._open.wanted == self._watch.digest(intents)
+        return self._open is not None and self._open.wanted == sought_digest(intents)
 
     @property
     def closed(self) -> bool:
@@ -70,7 +70,7 @@ class _Window(threading.Thread):
 
     def __init__(self, watch: Continuous, node: str, intents: Sequence[SchedulingIntent]) -> None:
         super().__init__(name="observe", daemon=True)
-        self.wanted = watch.digest(intents)
+        self.wanted = sought_digest(intents)
         self._watch, self._node, self._intents = watch, node, intents
         self._seen: Seen | None = None
         self._error: BaseException | None = None

@@ -111,11 +111,11 @@ class Continuous:
     def due(self, intents: Sequence[SchedulingIntent]) -> bool:
         """Whether a window is due: it is time, or there are other intents than in the last one."""
         at, took = self._clock(), self._ended - self._started
-        return at >= max(self._started + self._every_s, self._ended + took) or self.digest(intents) != self._wanted
+        return at >= max(self._started + self._every_s, self._ended + took) or sought_digest(intents) != self._wanted
 
     def observe(self, node: str, intents: Sequence[SchedulingIntent]) -> Seen:
         """One window now; returns when it has closed. Whatever breaks in it, the agent goes on."""
-        self._started, self._wanted = self._clock(), self.digest(intents)
+        self._started, self._wanted = self._clock(), sought_digest(intents)
         try:
             return self._look(node, intents)
         finally:
@@ -217,8 +217,3 @@ class Continuous:
         before = self._watches.get(profile.observer, shifts.Watch())
         self._watches[profile.observer], shift = shifts.step(before, fingerprint_of(profile, self._names or ()))
         return shift
-
-    @staticmethod
-    def digest(intents: Sequence[SchedulingIntent]) -> str:
-        """Of what a window looks for."""
-        return sought_digest(intents)

@@ -17,15 +17,17 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Literal, TextIO
 
 from controller import apikey, paths
 from controller.api import Reporter, Store
 from controller.errors import InputError, RepositoryError
-from controller.reconcile.beside import Beside, stoppable
+from controller.reconcile.beside import Beside
 from controller.reconcile.diff import NodeDecision
 
 if TYPE_CHECKING:
@@ -56,7 +58,7 @@ def run(
     state = paths.state_dir()
     with contextlib.ExitStack() as stack:
         lock = stack.enter_context(_only_one(state / f"{role}.lock", role))
-        received = stack.enter_context(stoppable())
+        received = stack.enter_context(_stoppable())
         store = open_store()
         beside = None
         if role == "all" and not once:
@@ -197,3 +199,21 @@ def _only_one(lock: Path, role: Role) -> Iterator[TextIO]:
                 remedy="stop it first; `schedctl status` shows what it does",
             ) from None
         yield file
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[list[int]]:
+    """A list that SIGTERM and SIGINT fill. The second signal is not held back."""
+    received: list[int] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    old = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield received
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)

@@ -9,12 +9,11 @@ after its step.
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from types import FrameType, TracebackType
 from typing import Self
@@ -23,24 +22,6 @@ from controller.api import Reporter
 from controller.errors import SchedctlError
 
 _SOON_S = 0.5
-
-
-@contextlib.contextmanager
-def stoppable() -> Iterator[list[int]]:
-    """A list that SIGTERM and SIGINT fill. The second signal is not held back."""
-    received: list[int] = []
-
-    def note(number: int, _frame: FrameType | None) -> None:
-        if received:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    old = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield received
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
 
 
 class Beside:
